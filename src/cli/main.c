@@ -1,0 +1,61 @@
+/* Program entry: finds the command and hands over. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const struct {
+  const char *name;
+  int (*run)(int argc, char **argv);
+  const char *summary;
+} commands[] = {
+#define DJ_X(name, id, text) {name, dj__cmd_##id, text},
+    DJ_COMMANDS(DJ_X)
+#undef DJ_X
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void usage(FILE *out) {
+  (void)fputs("dojo: train driving networks from drive logs\n\n"
+              "Usage: dojo COMMAND [options]     dojo COMMAND --help shows an example\n\n",
+              out);
+  for (int i = 0; i < N_COMMANDS; i++)
+    (void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
+}
+
+int main(int argc, char **argv) {
+  dj__cli_init();
+  if (argc < 2) {
+    usage(stderr);
+    return 2;
+  }
+  if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help")) {
+    usage(stdout);
+    return 0;
+  }
+  if (!strcmp(argv[1], "--version")) {
+    (void)puts("dojo " DOJO_VERSION);
+    return 0;
+  }
+  const char *near = NULL;
+  int best = 4;
+  for (int i = 0; i < N_COMMANDS; i++) {
+    if (!strcmp(argv[1], commands[i].name)) {
+      int rc = commands[i].run(argc - 1, argv + 1);
+      if (fflush(stdout) != 0) {
+        (void)fprintf(stderr, "dojo %s: cannot write to standard output\n", argv[1]);
+        return 4;
+      }
+      return rc;
+    }
+    int d = dj__edit_distance(argv[1], commands[i].name);
+    if (d < best) {
+      best = d;
+      near = commands[i].name;
+    }
+  }
+  (void)fprintf(stderr, "dojo: unknown command '%s'", argv[1]);
+  if (near) (void)fprintf(stderr, "; did you mean '%s'?", near);
+  (void)fputs("\n", stderr);
+  return 2;
+}
