@@ -1,16 +1,19 @@
-# Writes binary files into one C source: `const struct {name, data, size} dj__foxglove_descriptors[]`.
+# Writes protobuf descriptor sets into one C source, the table dj__foxglove_descriptors.
+# A file's folder is its package: .../foxglove/Pose.desc describes foxglove.Pose.
 # Use: cmake -DOUT=file.c "-DDESCS=a.desc;b.desc" -P embed.cmake
 set(code "/* Made by scripts/embed.cmake; do not edit. */\n#include \"fleet/foxglove_descriptors.h\"\n")
 set(table "")
 set(count 0)
 foreach(f ${DESCS})
   get_filename_component(name ${f} NAME_WE)
+  get_filename_component(folder ${f} DIRECTORY)
+  get_filename_component(package ${folder} NAME)
   file(READ ${f} hex HEX)
   string(LENGTH "${hex}" digits)
   math(EXPR size "${digits} / 2")
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
-  string(APPEND code "static const unsigned char d_${name}[] = {${bytes}};\n")
-  string(APPEND table "  {\"foxglove.${name}\", d_${name}, ${size}},\n")
+  string(APPEND code "static const unsigned char d_${package}_${name}[] = {${bytes}};\n")
+  string(APPEND table "  {\"${package}.${name}\", d_${package}_${name}, ${size}},\n")
   math(EXPR count "${count} + 1")
 endforeach()
 string(APPEND code "const dj__descriptor dj__foxglove_descriptors[] = {\n${table}};\n")
