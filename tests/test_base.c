@@ -96,9 +96,12 @@ static void edit_distance(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(errors_carry_context),       cmocka_unit_test(arena_is_zeroed_and_aligned),
-      cmocka_unit_test(philox_known_answers),       cmocka_unit_test(atomic_write_replaces_or_leaves),
-      cmocka_unit_test(hostile_paths_are_refused),  cmocka_unit_test(edit_distance),
+      cmocka_unit_test(errors_carry_context),
+      cmocka_unit_test(arena_is_zeroed_and_aligned),
+      cmocka_unit_test(philox_known_answers),
+      cmocka_unit_test(atomic_write_replaces_or_leaves),
+      cmocka_unit_test(hostile_paths_are_refused),
+      cmocka_unit_test(edit_distance),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,15 +55,15 @@ typedef struct dj_camera {
 } dj_camera;
 
 typedef struct dj_drive_info {
-  char name[DJ_NAME_BYTES];   /* unique in a store: [a-z0-9_-]+ */
-  char format[32];            /* where it came from: donkeycar, udacity, kitti, comma2k19, video-csv, world */
-  char source_digest[65];     /* sha256 (hex) over the source's files, for idempotent imports */
-  char source[512];           /* where it was imported from, as given */
+  char name[DJ_NAME_BYTES]; /* unique in a store: [a-z0-9_-]+ */
+  char format[32]; /* where it came from: donkeycar, udacity, kitti, comma2k19, video-csv, world */
+  char source_digest[65]; /* sha256 (hex) over the source's files, for idempotent imports */
+  char source[512];       /* where it was imported from, as given */
   int n_cameras;
   dj_camera cameras[DJ_MAX_CAMERAS];
-  uint32_t labels;            /* dj_label bits; the reader fills it from the channels */
-  uint64_t start_ns, end_ns;  /* filled by the reader */
-  uint64_t n_skipped;         /* records skipped on import under --keep-going */
+  uint32_t labels;           /* dj_label bits; the reader fills it from the channels */
+  uint64_t start_ns, end_ns; /* filled by the reader */
+  uint64_t n_skipped;        /* records skipped on import under --keep-going */
 } dj_drive_info;
 
 /* Quantities of one instant. Unknown fields are NaN. */
@@ -72,7 +72,8 @@ typedef struct dj_control {
   double steering;       /* -1..1 of full lock, positive to the left */
   double throttle;       /* -1..1, negative is reverse */
   double brake;          /* 0..1 */
-  double steering_angle; /* steering wheel or road wheel angle as recorded, rad, positive to the left */
+  double steering_angle; /* steering wheel or road wheel angle as recorded, rad, positive to the
+                            left */
 } dj_control;
 
 typedef struct dj_speed {
@@ -95,7 +96,8 @@ dj_status dj_drive_writer_open(const char *path, const dj_drive_info *info, dj_d
 /* `format`: "jpeg" or "png"; the bytes are stored as they are. Times must not run backwards. */
 dj_status dj_drive_write_image(dj_drive_writer *w, int camera, uint64_t t_ns, const char *format,
                                const void *data, size_t size);
-/* `format`: "h264" or "h265", Annex B, one access unit a call in decode order without B-frame delay. */
+/* `format`: "h264" or "h265", Annex B, one access unit a call in decode order without B-frame
+ * delay. */
 dj_status dj_drive_write_video(dj_drive_writer *w, int camera, uint64_t t_ns, const char *format,
                                const void *data, size_t size);
 dj_status dj_drive_write_control(dj_drive_writer *w, const dj_control *c);
@@ -114,7 +116,8 @@ const dj_drive_info *dj_drive_get_info(const dj_drive *d);
 /* Frame times of a camera in order. The array belongs to `d`. */
 dj_status dj_drive_frame_times(dj_drive *d, int camera, const uint64_t **t_ns, size_t *n);
 /* Decodes frame `index` into (height, width, 3) u8 RGB. Going forward by one is the fast path for
- * video; jumps decode from the key frame before. A broken frame is DJ_E_FORMAT naming log and time. */
+ * video; jumps decode from the key frame before. A broken frame is DJ_E_FORMAT naming log and time.
+ */
 dj_status dj_drive_read_frame(dj_drive *d, int camera, size_t index, uint8_t *rgb);
 dj_status dj_drive_controls(dj_drive *d, const dj_control **c, size_t *n);
 dj_status dj_drive_speeds(dj_drive *d, const dj_speed **s, size_t *n);

@@ -38,10 +38,12 @@ typedef enum dj_status {
 /* Short name of a status, for example "malformed data". Never NULL. */
 const char *dj_status_text(dj_status s);
 
-/* Message of the last failure in this thread; "" if there was none. Valid until the next failure. */
+/* Message of the last failure in this thread; "" if there was none. Valid until the next failure.
+ */
 const char *dj_error_message(void);
 
-/* Records a failure in this thread and returns `s`. The message: what, where, values, what to do. */
+/* Records a failure in this thread and returns `s`. The message: what, where, values, what to do.
+ */
 dj_status dj_error(dj_status s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Puts context in front of the present message ("while reading F: ...") and returns `s`. */
@@ -52,7 +54,9 @@ dj_status dj_error_context(dj_status s, const char *fmt, ...) __attribute__((for
 dj_status dj_error_errno(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Exit code of a program that ends with `s`. */
-static inline int dj_exit_code(dj_status s) { return (int)s; }
+static inline int dj_exit_code(dj_status s) {
+  return (int)s;
+}
 
 /* Returns from the calling function if `expr` fails. */
 #define DJ_TRY(expr)                                                                               \

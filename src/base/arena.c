@@ -46,7 +46,9 @@ void *dj__arena_copy(dj__arena *a, const void *data, size_t bytes) {
   return p;
 }
 
-char *dj__arena_strdup(dj__arena *a, const char *s) { return dj__arena_copy(a, s, strlen(s) + 1); }
+char *dj__arena_strdup(dj__arena *a, const char *s) {
+  return dj__arena_copy(a, s, strlen(s) + 1);
+}
 
 char *dj__arena_printf(dj__arena *a, const char *fmt, ...) {
   va_list ap, ap2;

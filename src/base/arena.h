@@ -1,6 +1,6 @@
 /*
- * Arena: many small objects with one lifetime, freed together. Memory is zeroed. Pointers stay valid
- * until the arena is freed (blocks are never moved).
+ * Arena: many small objects with one lifetime, freed together. Memory is zeroed. Pointers stay
+ * valid until the arena is freed (blocks are never moved).
  *
  *     dj__arena a = {0};
  *     node *n = dj__arena_alloc(&a, sizeof *n);   // NULL and an error when memory is out

@@ -12,7 +12,8 @@
 
 #include "dojo/status.h"
 
-/* Reads a whole regular file; a NUL byte is put behind it. Over `limit` bytes: DJ_E_LIMIT. free() it. */
+/* Reads a whole regular file; a NUL byte is put behind it. Over `limit` bytes: DJ_E_LIMIT. free()
+ * it. */
 dj_status dj__read_file(const char *path, size_t limit, char **data, size_t *size);
 
 /* A read-only map of a file. An empty file gives data = NULL, size = 0. */
@@ -41,7 +42,8 @@ bool dj__exists(const char *path);
 bool dj__is_dir(const char *path);
 int64_t dj__file_size(const char *path); // -1 where there is none
 
-/* "a/b" from "a" and "b"; never NULL (aborts the process only when memory for a path is out). free(). */
+/* "a/b" from "a" and "b"; never NULL (aborts the process only when memory for a path is out).
+ * free(). */
 char *dj__join(const char *dir, const char *name);
 /* Newly allocated printf; same promise. */
 char *dj__strf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -50,7 +52,8 @@ char *dj__strf(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 dj_status dj__list_dir(const char *path, char ***names, size_t *n);
 void dj__free_names(char **names, size_t n);
 
-/* True for a relative path that stays inside its folder: no leading '/', no "..", no NUL, not empty. */
+/* True for a relative path that stays inside its folder: no leading '/', no "..", no NUL, not
+ * empty. */
 bool dj__safe_relative(const char *path);
 
 #endif

@@ -10,11 +10,14 @@
 #include <math.h>
 #include <stdint.h>
 
-typedef struct dj__u32x4 { uint32_t v[4]; } dj__u32x4;
+typedef struct dj__u32x4 {
+  uint32_t v[4];
+} dj__u32x4;
 
 static inline dj__u32x4 dj__philox(uint64_t key, uint64_t c0, uint64_t c1) {
   uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-  uint32_t x0 = (uint32_t)c0, x1 = (uint32_t)(c0 >> 32), x2 = (uint32_t)c1, x3 = (uint32_t)(c1 >> 32);
+  uint32_t x0 = (uint32_t)c0, x1 = (uint32_t)(c0 >> 32), x2 = (uint32_t)c1,
+           x3 = (uint32_t)(c1 >> 32);
   for (int i = 0; i < 10; i++) {
     uint64_t p0 = (uint64_t)0xD2511F53u * x0, p1 = (uint64_t)0xCD9E8D57u * x2;
     x0 = (uint32_t)(p1 >> 32) ^ x1 ^ k0;
@@ -37,7 +40,9 @@ static inline uint32_t dj__rng_u32(dj__rng *r) {
   return dj__philox(r->key, i / 4, r->stream).v[i % 4];
 }
 /* Uniform in [0, 1) with 24 bits. */
-static inline float dj__u01(uint32_t x) { return (float)(x >> 8) * 0x1p-24f; }
+static inline float dj__u01(uint32_t x) {
+  return (float)(x >> 8) * 0x1p-24f;
+}
 static inline float dj__rng_uniform(dj__rng *r, float lo, float hi) {
   return lo + (hi - lo) * dj__u01(dj__rng_u32(r));
 }

@@ -11,14 +11,17 @@ static _Thread_local char message[2048];
 const char *dj_status_text(dj_status s) {
   switch (s) {
 #define DJ_X(name, value, text)                                                                    \
-  case DJ_##name: return text;
+  case DJ_##name:                                                                                  \
+    return text;
     DJ_STATUS_LIST(DJ_X)
 #undef DJ_X
   }
   return "unknown status";
 }
 
-const char *dj_error_message(void) { return message; }
+const char *dj_error_message(void) {
+  return message;
+}
 
 dj_status dj_error(dj_status s, const char *fmt, ...) {
   va_list ap;
@@ -50,7 +53,7 @@ dj_status dj_error_errno(const char *fmt, ...) {
   va_start(ap, fmt);
   (void)vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  dj_status s = e == ENOSPC || e == EDQUOT     ? DJ_E_NO_SPACE
+  dj_status s = e == ENOSPC || e == EDQUOT    ? DJ_E_NO_SPACE
                 : e == ENOENT || e == ENOTDIR ? DJ_E_NOT_FOUND
                 : e == ENOMEM                 ? DJ_E_NOMEM
                                               : DJ_E_IO;

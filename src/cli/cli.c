@@ -68,8 +68,12 @@ static int set_value(const char *command, const dj__option *o, const char *value
   char *end;
   errno = 0;
   switch (o->type) {
-  case DJ_OPT_FLAG: *(bool *)o->target = true; return -1;
-  case DJ_OPT_STRING: *(const char **)o->target = value; return -1;
+  case DJ_OPT_FLAG:
+    *(bool *)o->target = true;
+    return -1;
+  case DJ_OPT_STRING:
+    *(const char **)o->target = value;
+    return -1;
   case DJ_OPT_INT: {
     long long v = strtoll(value, &end, 10);
     if (errno || end == value || *end)
@@ -88,7 +92,8 @@ static int set_value(const char *command, const dj__option *o, const char *value
   return -1;
 }
 
-static int unknown_option(const char *command, const dj__option *options, const char *name, size_t n) {
+static int unknown_option(const char *command, const dj__option *options, const char *name,
+                          size_t n) {
   char given[64];
   (void)snprintf(given, sizeof given, "%.*s", (int)(n < 60 ? n : 60), name);
   const char *near = NULL;
@@ -151,7 +156,8 @@ int dj__parse_options(int argc, char **argv, const dj__option *options, const ch
   return -1;
 }
 
-// Progress: one line rewritten at most 10 times a second on a terminal, a plain line every 5 s elsewhere.
+// Progress: one line rewritten at most 10 times a second on a terminal, a plain line every 5 s
+// elsewhere.
 static struct {
   bool terminal, open;
   double last;

@@ -1,6 +1,7 @@
 /*
- * The program's commands. One file each (cmd_NAME.c) with one `int dj__cmd_NAME(int argc, char **argv)`;
- * argv[0] is the command's name. Returns the exit code. Errors go to stderr as "dojo NAME: message".
+ * The program's commands. One file each (cmd_NAME.c) with one `int dj__cmd_NAME(int argc, char
+ * **argv)`; argv[0] is the command's name. Returns the exit code. Errors go to stderr as "dojo
+ * NAME: message".
  */
 #ifndef DOJO_CLI_H
 #define DOJO_CLI_H
@@ -38,8 +39,8 @@ DJ_COMMANDS(DJ_X)
  *     int rc = dj__parse_options(argc, argv, options, HELP, &npos, &pos);
  *     if (rc >= 0) return rc;    // --help printed (0) or bad use (2)
  *
- * Long options take "--name value" or "--name=value"; "--" ends options. An unknown option names the
- * nearest known one. `help` is the text above the option list: usage, what it does, an example.
+ * Long options take "--name value" or "--name=value"; "--" ends options. An unknown option names
+ * the nearest known one. `help` is the text above the option list: usage, what it does, an example.
  */
 typedef enum dj__option_type {
   DJ_OPT_FLAG,   // bool *

@@ -1,4 +1,5 @@
-/* Replays a fuzz corpus: every file below the folder (or file) named goes through the target once. */
+/* Replays a fuzz corpus: every file below the folder (or file) named goes through the target once.
+ */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,0 +1,47 @@
+/*
+ * What a backend is: a table of functions with a version. It says which ops it has kernels for and
+ * makes them at compile time; a program then only calls `run`. Ops without a kernel fall back to
+ * the reference (with conversion from and to bf16) where the backend's memory is host memory;
+ * otherwise they are an error when compiling.
+ */
+#ifndef DOJO_ENGINE_BACKEND_H
+#define DOJO_ENGINE_BACKEND_H
+
+#include "engine/op.h"
+
+enum { DJ__BACKEND_VERSION = 1 };
+
+typedef struct dj__kernel {
+  dj_status (*run)(const dj__call *c, void *self);
+  void (*destroy)(void *self); /* NULL: nothing to free */
+  void *self;
+  size_t workspace; /* bytes of scratch wanted in dj__call.workspace */
+  const char *name; /* implementation, for reports: static or owned by self */
+} dj__kernel;
+
+typedef struct dj__backend_options {
+  int threads;
+  const char *isa; /* NULL: the best there is */
+} dj__backend_options;
+
+typedef struct dj__backend {
+  uint32_t version;
+  const char *name;
+  bool host_memory;
+  /* True if `create` would make a kernel for this op, attribute, shapes and dtypes (data are NULL).
+   */
+  bool (*supports)(const dj__call *c, const dj__backend_options *o);
+  dj_status (*create)(const dj__call *c, const dj__backend_options *o, dj__kernel *k);
+  /* Memory of the device; 64-byte aligned, zeroed. */
+  void *(*alloc)(size_t bytes);
+  void (*free)(void *p, size_t bytes);
+} dj__backend;
+
+/* NULL with an error if there is none of that name. "ref", "cpu". */
+const dj__backend *dj__backend_find(const char *name);
+extern const dj__backend dj__backend_ref, dj__backend_cpu;
+
+/* Wraps an op's reference kernel, converting bf16 tensors through workspace. */
+dj_status dj__ref_kernel(const dj__call *c, dj__kernel *k);
+
+#endif
