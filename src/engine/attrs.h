@@ -1,0 +1,165 @@
+/*
+ * Attributes of the network ops (pooling, normalisation, attention, sampling, recurrence, dropout,
+ * updates), their inputs and outputs, and the few formulas that every kernel of an op must share
+ * to agree to the bit or to the pixel: source coordinates and random numbers. Convolution and
+ * matmul attributes are in op.h.
+ *
+ * Attributes are compared and hashed as bytes: structs with padding are cleared with memset.
+ */
+#ifndef DOJO_ENGINE_ATTRS_H
+#define DOJO_ENGINE_ATTRS_H
+
+#include <math.h>
+
+#include "base/rng.h"
+#include "engine/op.h"
+
+/* max_pool (x) -> y; max_pool_grad (x, y, dy) -> dx: dy goes to the first maximum of its window in
+ * row-major order. avg_pool (x) -> y; avg_pool_grad (dy) -> dx of size in_h, in_w; each is the
+ * other's gradient. Every window touches at least one pixel that is not padding. */
+typedef struct dj__pool_attr {
+  int kernel[2], stride[2], pad[4]; /* top, left, bottom, right */
+  int64_t in_h, in_w;               /* avg_pool_grad */
+} dj__pool_attr;
+
+/* resize (x) -> y of size h, w; resize_grad (dy) -> dx of size h, w; each is the other's gradient.
+ */
+typedef struct dj__resize_attr {
+  int64_t h, w;
+  int64_t mode; /* dj_resize_mode */
+} dj__resize_attr;
+
+/* Nearest: the input pixel that holds the centre of output pixel i. */
+static inline int64_t dj__resize_nearest(int64_t i, int64_t in, int64_t out) {
+  return (2 * i + 1) * in / (2 * out);
+}
+
+typedef struct dj__lerp {
+  int64_t i0, i1; /* neighbours; equal at a border */
+  float w1;       /* weight of i1; that of i0 is 1 - w1 */
+} dj__lerp;
+
+/* Bilinear: pixel centres at +0.5, borders repeated. */
+static inline dj__lerp dj__resize_linear(int64_t i, int64_t in, int64_t out) {
+  double x = ((double)i + 0.5) * (double)in / (double)out - 0.5;
+  if (x < 0) x = 0;
+  int64_t i0 = (int64_t)x;
+  if (i0 > in - 1) i0 = in - 1;
+  int64_t i1 = i0 + 1 < in ? i0 + 1 : in - 1;
+  return (dj__lerp){i0, i1, i1 == i0 ? 0.0f : (float)(x - (double)i0)};
+}
+
+/*
+ * batch_norm (x, scale, shift) -> y, mean (C), inv_std (C): batch statistics over all axes but the
+ * last; inv_std = 1 / sqrt(biased variance + eps). layer_norm (x, scale, shift) -> y, mean, inv_std
+ * (x's shape without the last axis). rms_norm (x, scale) -> y, inv_rms (likewise). group_norm (x,
+ * scale, shift) -> y, mean, inv_std (N, groups).
+ *   batch_norm_grad, layer_norm_grad, group_norm_grad (x, scale, mean, inv_std, dy)
+ *     -> dx, dscale, dshift;  rms_norm_grad (x, scale, inv_rms, dy) -> dx, dscale
+ * x, y, dx, dy follow the precision; everything else is f32. Statistics pass no gradient on by
+ * themselves: their effect on y is in dx.
+ */
+typedef struct dj__norm_attr {
+  float eps;
+  int groups; /* group_norm; else 0 */
+} dj__norm_attr;
+
+/* running_update (running_mean, running_var, mean, inv_std), all (C): writes the first two.
+ * r += momentum * (s - r), with the batch variance (1 / inv_std^2 - eps) * unbias. */
+typedef struct dj__running_attr {
+  float momentum, eps;
+  float unbias; /* count / (count - 1); 1 for a count of 1 */
+} dj__running_attr;
+
+/* attention (q, k, v) -> o, lse (B, H, T) f32: log of the sum of exp of scaled scores.
+ * attention_grad (q, k, v, o, lse, do) -> dq, dk, dv. */
+typedef struct dj__attention_attr {
+  float scale;
+  int causal; /* query t sees keys s <= t + S - T; S >= T */
+} dj__attention_attr;
+
+/* grid_sample (x, grid) -> y; grid_sample_grad (x, grid, dy) -> dx, dgrid. grid, dgrid are f32. */
+typedef struct dj__grid_attr {
+  int border; /* dj_border */
+} dj__grid_attr;
+
+typedef struct dj__grid_axis {
+  int64_t i0, i1; /* pixels; may lie outside under DJ_BORDER_ZERO */
+  float w1;       /* weight of i1 */
+  float slope;    /* d(pixel coordinate) / d(grid coordinate) */
+} dj__grid_axis;
+
+/* Pixels and weights of grid coordinate u (-1..1 over `size` pixels' outer edges). NaN gives NaN
+ * weights and pixels in range; far outside is clipped so that indices stay small. */
+static inline dj__grid_axis dj__grid_coord(float u, int64_t size, int border) {
+  float last = (float)(size - 1), x = ((u + 1.0f) * (float)size - 1.0f) * 0.5f;
+  dj__grid_axis a = {0, 0, x, 0.5f * (float)size};
+  if (x != x) return a;
+  if (border == DJ_BORDER_CLAMP && !(x > 0.0f && x < last)) {
+    a.i0 = a.i1 = x > 0.0f ? size - 1 : 0;
+    a.w1 = a.slope = 0.0f;
+    return a;
+  }
+  if (x < -2.0f) x = -2.0f;
+  if (x > last + 2.0f) x = last + 2.0f;
+  float f = floorf(x);
+  a.i0 = (int64_t)f;
+  a.i1 = a.i0 + 1;
+  a.w1 = x - f;
+  return a;
+}
+
+/* dropout (x) -> y. The gradient is the same op with the same stream on dy. */
+typedef struct dj__dropout_attr {
+  uint64_t stream;
+  float p;
+  uint32_t threshold; /* an element stays where its random number is >= threshold: p * 2^32 */
+} dj__dropout_attr;
+
+/* Random numbers of elements 4 * block .. 4 * block + 3. */
+static inline dj__u32x4 dj__dropout_block(uint64_t seed, uint64_t step, uint64_t stream,
+                                          uint64_t block) {
+  return dj__philox(seed, step, (stream << 40) ^ block);
+}
+
+/*
+ * Updates. adamw, sgd (hyper (8), guard (2), then param, grad, m, v, ema for each variable): write
+ * param, m, v and ema where they are present. accumulate (state, x), assign (state, x): write
+ * state.
+ */
+enum { DJ__UPDATE_PER_VAR = 5, DJ__UPDATE_FIRST = 2 };
+enum {
+  DJ__HYPER_LR,
+  DJ__HYPER_BETA1,
+  DJ__HYPER_BETA2,
+  DJ__HYPER_EPS,
+  DJ__HYPER_CORRECT1, /* 1 - beta1^t */
+  DJ__HYPER_CORRECT2, /* 1 - beta2^t */
+  DJ__HYPER_MAX_NORM,
+  DJ__HYPER_EMA,
+  DJ__N_HYPER
+};
+typedef struct dj__update_var {
+  float weight_decay, lr_scale;
+} dj__update_var;
+typedef struct dj__update_attr {
+  int n;
+  dj__update_var var[];
+} dj__update_attr;
+
+/* Factor of the gradient, min(1, max_norm / norm); false where nothing may be written. */
+static inline bool dj__update_clip(const float *hyper, const float *guard, float *clip) {
+  float max_norm = hyper[DJ__HYPER_MAX_NORM], norm = guard[1];
+  *clip = max_norm > 0 && norm > max_norm ? max_norm / norm : 1.0f;
+  return isfinite(guard[0]) && isfinite(norm);
+}
+
+typedef struct dj__accumulate_attr {
+  float scale;
+} dj__accumulate_attr;
+
+/* global_norm: squares are summed in double over blocks of this many elements (restarting with
+ * every input), then the blocks' sums are added in order: one result for any thread count. */
+enum { DJ__NORM_BLOCK = 4096 };
+
+#endif
