@@ -212,10 +212,12 @@ typedef struct dj_mcap_record {
   } u;
 } dj_mcap_record;
 
-/* What a reader may take of memory, and whether it checks. All zero: the defaults. */
+/* What a reader may take of memory, and whether it checks. All zero: the defaults. A reader holds
+ * at most 4 * max_chunk of uncompressed records, however many chunks overlap in time. */
 typedef struct dj_mcap_limits {
   uint64_t max_chunk;  /* uncompressed records of one chunk; 0: 256 MiB */
   uint64_t max_record; /* one record that has to be copied (streamed reading); 0: 512 MiB */
+  uint64_t max_index;  /* lists of where messages lie; 0: 2 GiB */
   bool skip_crc;       /* do not verify CRCs */
 } dj_mcap_limits;
 
@@ -316,6 +318,7 @@ typedef struct dj_mcap_entry {
   uint64_t log_time;
   uint64_t offset; /* into the chunk's uncompressed records, or in the file */
   uint32_t chunk;  /* index into dj_mcap_chunks, or DJ_MCAP_NO_CHUNK */
+  uint16_t channel_id;
 } dj_mcap_entry;
 #define DJ_MCAP_NO_CHUNK UINT32_MAX
 
