@@ -48,4 +48,8 @@ struct dj_graph {
 dj_val dj__graph_fail(dj_graph *g, dj_status s);
 dj_val dj__new_value(dj_graph *g, dj_shape s, dj_dtype t, int node, int out);
 
+/* Appends a node as it is: no shape inference; the caller makes its output values. For passes. */
+dj__node *dj__append_node(dj_graph *g, dj__op op, const dj_val *in, int n_in, const void *attr,
+                          size_t attr_size, const char *label);
+
 #endif

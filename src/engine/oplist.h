@@ -10,7 +10,8 @@
 #define DJ__OP_LIST(X)                                                                             \
   /* source.c */                                                                                   \
   X(input)                                                                                         \
-  X(variable) X(constant) /* ewise.c: arithmetic, from ewise.h */                                  \
+  X(variable)                                                                                      \
+  X(constant) /* ewise.c: arithmetic, from ewise.h */                                              \
       X(add) X(sub) X(mul) X(div) X(max2) X(min2) X(affine) X(clamp) X(clamp_grad) X(neg) X(abs)   \
           X(sign) X(exp) X(log) X(sqrt) X(square) X(relu) X(relu_grad) X(elu) X(elu_grad) X(silu)  \
               X(silu_grad) X(gelu) X(gelu_grad) X(sigmoid) X(sigmoid_grad) X(tanh) X(tanh_grad)    \

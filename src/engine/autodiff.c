@@ -1,0 +1,98 @@
+/*
+ * Reverse-mode differentiation on the graph: walks the nodes from the loss back, asks each op for
+ * the gradients of its inputs, and adds up what several readers send. Gradients are ordinary nodes,
+ * so the passes see the forward and backward pass as one program.
+ *
+ * Ops emit a gradient for every input that needs one; sums are emitted when a second contribution
+ * arrives, in a fixed order (the reverse of creation), so that results do not depend on anything
+ * else.
+ */
+#include <stdlib.h>
+
+#include "dojo/ops.h"
+#include "engine/graph.h"
+
+void dj__no_grad(dj_graph *g, const dj__node *n, const dj_val *dout, dj_val *din) {
+  (void)g;
+  (void)n;
+  (void)dout;
+  (void)din;
+}
+
+static dj_status check_loss(dj_graph *g, dj_val loss) {
+  DJ_TRY(dj_graph_status(g));
+  if (loss < 0 || loss >= g->n_values)
+    return dj_error(DJ_E_INVALID, "backward: the loss is no value of this graph");
+  const dj__value *v = &g->values[loss];
+  if (v->dtype != DJ_F32 || dj_shape_count(&v->shape) != 1) {
+    char t[DJ_SHAPE_TEXT];
+    return dj_error(DJ_E_INVALID, "backward: the loss must be one f32 number, this is %s %s",
+                    dj_shape_text(&v->shape, t, sizeof t), dj_dtype_name(v->dtype));
+  }
+  if (!v->needs_grad)
+    return dj_error(DJ_E_INVALID, "backward: the loss depends on no trainable variable");
+  return DJ_OK;
+}
+
+/* Adds a contribution to the gradient of value v. */
+static void contribute(dj_graph *g, dj_val v, dj_val d, const dj__node *from) {
+  if (d < 0) return;
+  if (!dj_shape_equal(&g->values[d].shape, &g->values[v].shape)) {
+    char a[DJ_SHAPE_TEXT], b[DJ_SHAPE_TEXT];
+    dj__graph_fail(g, dj_error(DJ_E_STATE,
+                               "%s: gradient of shape %s for an input of shape %s: "
+                               "the op's gradient rule is wrong",
+                               dj__op_get(from->op)->name,
+                               dj_shape_text(&g->values[d].shape, a, sizeof a),
+                               dj_shape_text(&g->values[v].shape, b, sizeof b)));
+    return;
+  }
+  dj_val sum = g->values[v].grad < 0 ? d : dj_add(g, g->values[v].grad, d);
+  g->values[v].grad = sum;
+}
+
+dj_status dj_graph_backward(dj_graph *g, dj_val loss) {
+  dj_status s = check_loss(g, loss);
+  if (s) {
+    dj__graph_fail(g, s);
+    return s;
+  }
+  for (int i = 0; i < g->n_values; i++) g->values[i].grad = DJ_NONE;
+  char label[sizeof g->label];
+  memcpy(label, g->label, sizeof label);
+  g->in_backward = true;
+  float one = 1;
+  g->values[loss].grad = dj_const_f32(g, &one, g->values[loss].shape);
+  int last = g->values[loss].node, max_in = 1;
+  for (int i = 0; i <= last; i++)
+    if (g->nodes[i]->n_in > max_in) max_in = g->nodes[i]->n_in;
+  dj_val *din = malloc((size_t)max_in * sizeof *din);
+  if (!din) dj__graph_fail(g, dj_error(DJ_E_NOMEM, "backward: out of memory"));
+  for (int i = last; din && i >= 0 && !g->status; i--) {
+    const dj__node *n = g->nodes[i];
+    const dj__op_def *def = dj__op_get(n->op);
+    dj_val dout[DJ__MAX_OUT];
+    bool any = false, wanted = false;
+    for (int k = 0; k < n->n_out; k++) {
+      dout[k] = g->values[n->out[k]].grad;
+      any |= dout[k] >= 0;
+    }
+    for (int k = 0; k < n->n_in; k++) {
+      wanted |= dj__needs_grad(g, n->in[k]);
+      din[k] = DJ_NONE;
+    }
+    if (!any || !wanted || def->grad == DJ__NO_GRAD) continue;
+    strcpy(g->label, n->label); // both are of the same size
+    def->grad(g, n, dout, din);
+    for (int k = 0; k < n->n_in && !g->status; k++)
+      if (dj__needs_grad(g, n->in[k])) contribute(g, n->in[k], din[k], n);
+  }
+  free(din);
+  g->in_backward = false;
+  memcpy(g->label, label, sizeof label);
+  return dj_graph_status(g);
+}
+
+dj_val dj_grad(const dj_graph *g, dj_val v) {
+  return v < 0 || v >= g->n_values ? DJ_NONE : g->values[v].grad;
+}

@@ -1,0 +1,184 @@
+/*
+ * Memory plan. Every value made by a kernel gets an interval [made, last read] in the schedule and
+ * an offset in one arena, so that values alive at the same time never overlap. Views share their
+ * source's buffer; an elementwise result may take over an operand that dies there.
+ *
+ * Placement: buffers by falling size, each at the lowest offset where it fits between those already
+ * placed that overlap in time (greedy by size; Pisarchyk & Lee 2020). The lower bound is the
+ * largest sum of bytes alive at one step.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/passes/passes.h"
+
+enum { ALIGN = 64 };
+
+typedef struct buffer {
+  size_t bytes, offset;
+  int first, last; // steps of the schedule
+  int root;        // union-find: buffer that holds this one
+} buffer;
+
+static int find(buffer *b, int v) {
+  while (b[v].root != v) v = b[v].root = b[b[v].root].root;
+  return v;
+}
+
+/* Puts b's interval into a's buffer. */
+static void merge(buffer *b, int a, int v) {
+  int x = find(b, a), y = find(b, v);
+  if (x == y) return;
+  b[y].root = x;
+  if (b[y].first < b[x].first) b[x].first = b[y].first;
+  if (b[y].last > b[x].last) b[x].last = b[y].last;
+  if (b[y].bytes > b[x].bytes) b[x].bytes = b[y].bytes;
+}
+
+static void intervals(const dj_graph *g, const int *order, int n, dj__plan *p, buffer *b) {
+  for (int v = 0; v < g->n_values; v++) {
+    const dj__value *x = &g->values[v];
+    size_t bytes = (size_t)dj_shape_count(&x->shape) * dj_dtype_size(x->dtype);
+    b[v] = (buffer){
+        .bytes = (bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1), .first = -1, .last = -1, .root = v};
+    p->source[v] = DJ_NONE;
+    p->place[v] = dj__is_source(g->nodes[x->node]) ? DJ__PLACE_SOURCE : DJ__PLACE_NONE;
+    if (p->place[v] == DJ__PLACE_SOURCE) p->source[v] = v;
+  }
+  for (int i = 0; i < n; i++) {
+    const dj__node *node = g->nodes[order[i]];
+    for (int k = 0; k < node->n_out; k++) {
+      b[node->out[k]].first = b[node->out[k]].last = i;
+      p->place[node->out[k]] = DJ__PLACE_ARENA;
+    }
+    for (int k = 0; k < node->n_in; k++)
+      if (node->in[k] >= 0) b[node->in[k]].last = i;
+  }
+  for (int i = 0; i < g->n_outputs; i++) b[g->outputs[i].val].last = n;
+}
+
+/* Views first: they extend lifetimes; then in-place reuse where the operand dies at the node. */
+static void share(const dj_graph *g, const int *order, int n, bool reuse, dj__plan *p, buffer *b) {
+  for (int i = 0; i < n; i++) {
+    const dj__node *node = g->nodes[order[i]];
+    if (!(dj__op_get(node->op)->flags & DJ__VIEW)) continue;
+    dj_val in = node->in[0], out = node->out[0];
+    if (p->place[in] == DJ__PLACE_SOURCE) {
+      p->place[out] = DJ__PLACE_SOURCE;
+      p->source[out] = p->source[in];
+    } else {
+      merge(b, in, out);
+    }
+  }
+  for (int i = 0; reuse && i < n; i++) {
+    const dj__node *node = g->nodes[order[i]];
+    uint32_t flags = dj__op_get(node->op)->flags;
+    if (!(flags & (DJ__INPLACE | DJ__EWISE)) || node->n_out != 1) continue;
+    dj_val out = node->out[0];
+    for (int k = 0; k < node->n_in; k++) {
+      dj_val in = node->in[k];
+      if (in < 0 || (k > 0 && !(flags & DJ__EWISE)) || p->place[in] != DJ__PLACE_ARENA) continue;
+      if (g->values[in].dtype != g->values[out].dtype ||
+          !dj_shape_equal(&g->values[in].shape, &g->values[out].shape))
+        continue;
+      int x = find(b, in);
+      if (b[x].last != i || find(b, out) == x) continue;
+      // A second view of the same buffer among the inputs would be read after it is overwritten.
+      bool twice = false;
+      for (int j = 0; j < node->n_in; j++)
+        twice |= j != k && node->in[j] >= 0 && node->in[j] != in && find(b, node->in[j]) == x;
+      if (twice) continue;
+      merge(b, in, out);
+      break;
+    }
+  }
+}
+
+static _Thread_local const buffer *sort_buffers; // qsort takes no context
+static int by_size(const void *x, const void *y) {
+  const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
+  if (a->bytes != b->bytes) return a->bytes < b->bytes ? 1 : -1;
+  if (a->first != b->first) return a->first - b->first;
+  return *(const int *)x - *(const int *)y;
+}
+static int by_offset(const void *x, const void *y) {
+  const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
+  if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
+  return *(const int *)x - *(const int *)y;
+}
+
+/* Lowest offset for buffer v among the placed ones (sorted by offset). */
+static size_t lowest_gap(const buffer *b, const int *placed, int n, int v) {
+  size_t at = 0;
+  for (int i = 0; i < n; i++) {
+    const buffer *o = &b[placed[i]];
+    if (o->last < b[v].first || o->first > b[v].last) continue;
+    if (o->offset >= at + b[v].bytes) break;
+    if (o->offset + o->bytes > at) at = o->offset + o->bytes;
+  }
+  return at;
+}
+
+static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__plan *p, buffer *b) {
+  int *roots = malloc(((size_t)g->n_values + 1) * 2 * sizeof *roots),
+      *placed = roots + g->n_values + 1;
+  size_t *alive = calloc((size_t)n_steps + 2, sizeof *alive);
+  if (!roots || !alive) {
+    free(roots);
+    free(alive);
+    return dj_error(DJ_E_NOMEM, "compile: out of memory");
+  }
+  int n = 0, n_placed = 0;
+  for (int v = 0; v < g->n_values; v++) {
+    if (p->place[v] != DJ__PLACE_ARENA || find(b, v) != v) continue;
+    roots[n++] = v;
+    for (int t = b[v].first; t <= b[v].last; t++) alive[t] += b[v].bytes;
+  }
+  for (int t = 0; t <= n_steps; t++)
+    if (alive[t] > p->lower_bound) p->lower_bound = alive[t];
+  sort_buffers = b;
+  if (reuse) qsort(roots, (size_t)n, sizeof *roots, by_size);
+  for (int i = 0; i < n; i++) {
+    int v = roots[i];
+    b[v].offset = reuse ? lowest_gap(b, placed, n_placed, v) : p->arena;
+    if (b[v].offset + b[v].bytes > p->arena) p->arena = b[v].offset + b[v].bytes;
+    int at = n_placed++;
+    while (at > 0 && by_offset(&placed[at - 1], &v) > 0) {
+      placed[at] = placed[at - 1];
+      at--;
+    }
+    placed[at] = v;
+  }
+  for (int v = 0; v < g->n_values; v++)
+    if (p->place[v] == DJ__PLACE_ARENA) p->offset[v] = b[find(b, v)].offset;
+  free(roots);
+  free(alive);
+  return DJ_OK;
+}
+
+dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse, dj__plan *p) {
+  *p = (dj__plan){0};
+  size_t values = (size_t)g->n_values + 1;
+  p->place = calloc(values, sizeof *p->place);
+  p->offset = calloc(values, sizeof *p->offset);
+  p->source = calloc(values, sizeof *p->source);
+  buffer *b = malloc(values * sizeof *b);
+  dj_status s = DJ_OK;
+  if (!p->place || !p->offset || !p->source || !b) {
+    s = dj_error(DJ_E_NOMEM, "compile: out of memory");
+  } else {
+    intervals(g, order, n, p, b);
+    share(g, order, n, reuse, p, b);
+    s = place(g, n, reuse, p, b);
+  }
+  free(b);
+  if (s) dj__plan_free(p);
+  return s;
+}
+
+void dj__plan_free(dj__plan *p) {
+  free(p->place);
+  free(p->offset);
+  free(p->source);
+  *p = (dj__plan){0};
+}

@@ -1,0 +1,401 @@
+/*
+ * Programs: a graph after the passes, with a kernel for every node, one arena for all values and
+ * the variables bound. Running is a loop over prepared calls: no allocation, no decision.
+ *
+ * Owns: the rewritten graph, kernels, arena, workspace, buffers of inputs. Variables belong to
+ * dj_vars. Kernels that a backend lacks run as reference kernels where memory is the host's; what
+ * no kernel can run is found here, when compiling.
+ */
+#include <math.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "dojo/log.h"
+#include "engine/backend.h"
+#include "engine/passes/passes.h"
+
+typedef struct step {
+  const dj__node *node;
+  dj__call call;
+  dj__kernel kernel;
+  double seconds;
+} step;
+
+typedef struct binding {
+  const char *name;
+  dj_tensor tensor;
+} binding;
+
+struct dj_program {
+  dj_graph *graph; // after the passes
+  const dj__backend *backend;
+  dj__backend_options options;
+  step *steps;
+  int n_steps;
+  dj_tensor *tensors; // of all calls
+  binding *inputs, *outputs;
+  int n_inputs, n_outputs;
+  unsigned char *arena, *workspace, *sources;
+  dj_memory_report memory;
+  size_t workspace_bytes, sources_bytes;
+  uint64_t runs;
+  bool profile;
+};
+
+static int available_threads(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  int n = CPU_COUNT(&set);
+  return n > 0 ? n : 1;
+}
+
+/* ---- compiling ---- */
+static dj_status rewrite(dj_graph **g, dj_status (*pass)(const dj_graph *, dj_graph **)) {
+  dj_graph *next;
+  DJ_TRY(pass(*g, &next));
+  dj_graph_destroy(*g);
+  *g = next;
+  return DJ_OK;
+}
+
+static dj_status copy_graph(const dj_graph *g, dj_graph **out) {
+  dj__rewrite r;
+  DJ_TRY(dj__rewrite_begin(&r, g));
+  for (int i = 0; i < g->n_nodes; i++)
+    if (!dj__rewrite_keep(&r, g->nodes[i])) {
+      dj__rewrite_abort(&r);
+      return dj_error(DJ_E_NOMEM, "compile: out of memory");
+    }
+  return dj__rewrite_end(&r, out);
+}
+
+static dj_status run_passes(const dj_graph *g, const dj_compile_options *o, dj_graph **out) {
+  DJ_TRY(copy_graph(g, out));
+  uint32_t off = o->passes_off;
+  dj_status s = DJ_OK;
+  if (!(off & DJ_PASS_SIMPLIFY)) s = rewrite(out, dj__pass_simplify);
+  if (!s && o->precision == DJ_PRECISION_BF16) s = rewrite(out, dj__pass_precision);
+  if (!s && !(off & DJ_PASS_FUSION)) s = rewrite(out, dj__pass_fusion);
+  if (s) {
+    dj_graph_destroy(*out);
+    *out = NULL;
+  }
+  return s;
+}
+
+static size_t padded(size_t n) {
+  return (n + 63) & ~(size_t)63;
+}
+
+/* Gives sources their memory: variables from vars, inputs and constants in one block. */
+static dj_status bind_sources(dj_program *p, dj_vars *vars, void **data) {
+  dj_graph *g = p->graph;
+  size_t bytes = 0;
+  for (int i = 0; i < g->n_nodes; i++) {
+    const dj__node *n = g->nodes[i];
+    if (!dj__is_source(n)) continue;
+    const dj__value *v = &g->values[n->out[0]];
+    const dj__source_attr *a = n->attr;
+    if (n->op == DJ__OP_variable) {
+      dj_var *var;
+      if (!vars)
+        return dj_error(DJ_E_INVALID, "compile: variable '%s' but no dj_vars given", a->name);
+      DJ_TRY(dj_vars_add(vars, a->name, a->kind, v->shape, a->init, &var));
+      data[n->out[0]] = var->tensor.data;
+      p->memory.variables += dj_tensor_bytes(&var->tensor);
+    } else {
+      bytes += padded((size_t)dj_shape_count(&v->shape) * dj_dtype_size(v->dtype));
+      p->n_inputs += n->op == DJ__OP_input;
+    }
+  }
+  p->sources_bytes = bytes;
+  p->memory.inputs = bytes;
+  p->sources = p->backend->alloc(bytes ? bytes : 64);
+  p->inputs = calloc((size_t)p->n_inputs + 1, sizeof *p->inputs);
+  if (!p->sources || !p->inputs)
+    return dj_error(DJ_E_NOMEM, "compile: no memory for %zu bytes of inputs", bytes);
+  size_t at = 0;
+  p->n_inputs = 0;
+  for (int i = 0; i < g->n_nodes; i++) {
+    const dj__node *n = g->nodes[i];
+    if (!dj__is_source(n) || n->op == DJ__OP_variable) continue;
+    const dj__value *v = &g->values[n->out[0]];
+    const dj__source_attr *a = n->attr;
+    size_t size = (size_t)dj_shape_count(&v->shape) * dj_dtype_size(v->dtype);
+    data[n->out[0]] = p->sources + at;
+    if (n->op == DJ__OP_input)
+      p->inputs[p->n_inputs++] = (binding){a->name, {p->sources + at, v->dtype, v->shape}};
+    else
+      memcpy(p->sources + at, a->data, size);
+    at += padded(size);
+  }
+  return DJ_OK;
+}
+
+static dj_status make_kernel(dj_program *p, step *s) {
+  const dj__backend *b = p->backend;
+  if (b->supports(&s->call, &p->options)) return b->create(&s->call, &p->options, &s->kernel);
+  if (b->host_memory) return dj__ref_kernel(&s->call, &s->kernel);
+  return dj_error(DJ_E_UNSUPPORTED,
+                  "%s at '%s': backend '%s' has no kernel for these shapes and "
+                  "types",
+                  dj__op_get(s->node->op)->name, s->node->label, b->name);
+}
+
+/* Fills the calls; data pointers as far as they are known (NULL where the kernel is to be made). */
+static void fill_call(dj_program *p, step *s, dj_tensor **next, void *const *data) {
+  const dj_graph *g = p->graph;
+  const dj__node *n = s->node;
+  dj_tensor *in = *next, *out = in + n->n_in;
+  *next = out + n->n_out;
+  for (int k = 0; k < n->n_in; k++) {
+    dj_val v = n->in[k];
+    in[k] = (dj_tensor){.shape.rank = -1};
+    if (v >= 0) in[k] = (dj_tensor){data ? data[v] : NULL, g->values[v].dtype, g->values[v].shape};
+  }
+  for (int k = 0; k < n->n_out; k++) {
+    dj_val v = n->out[k];
+    out[k] = (dj_tensor){data ? data[v] : NULL, g->values[v].dtype, g->values[v].shape};
+  }
+  s->call = (dj__call){.op = n->op,
+                       .n_in = n->n_in,
+                       .n_out = n->n_out,
+                       .in = in,
+                       .out = out,
+                       .attr = n->attr,
+                       .seed = s->call.seed,
+                       .threads = p->options.threads};
+}
+
+static dj_status make_steps(dj_program *p, const int *order, int n, uint64_t seed) {
+  size_t tensors = 0;
+  for (int i = 0; i < n; i++)
+    tensors += (size_t)(p->graph->nodes[order[i]]->n_in + p->graph->nodes[order[i]]->n_out);
+  p->steps = calloc((size_t)n + 1, sizeof *p->steps);
+  p->tensors = calloc(tensors + 1, sizeof *p->tensors);
+  if (!p->steps || !p->tensors) return dj_error(DJ_E_NOMEM, "compile: out of memory");
+  dj_tensor *next = p->tensors;
+  for (int i = 0; i < n; i++) {
+    const dj__node *node = p->graph->nodes[order[i]];
+    if (dj__op_get(node->op)->flags & DJ__VIEW) continue;
+    step *s = &p->steps[p->n_steps++];
+    s->node = node;
+    s->call.seed = seed;
+    fill_call(p, s, &next, NULL);
+    dj_status st = make_kernel(p, s);
+    if (st)
+      return dj_error_context(st, "compile: %s at '%s'", dj__op_get(node->op)->name, node->label);
+    if (s->kernel.workspace > p->workspace_bytes) p->workspace_bytes = s->kernel.workspace;
+  }
+  p->memory.workspace = p->workspace_bytes;
+  p->workspace = p->backend->alloc(p->workspace_bytes ? p->workspace_bytes : 64);
+  return p->workspace ? DJ_OK
+                      : dj_error(DJ_E_NOMEM, "compile: no memory for %zu bytes of workspace",
+                                 p->workspace_bytes);
+}
+
+/* Gives every value its address and finishes the calls. */
+static dj_status bind_values(dj_program *p, const dj__plan *plan, void **data) {
+  dj_graph *g = p->graph;
+  p->memory.arena = plan->arena;
+  p->memory.lower_bound = plan->lower_bound;
+  p->arena = p->backend->alloc(plan->arena ? plan->arena : 64);
+  p->outputs = calloc((size_t)g->n_outputs + 1, sizeof *p->outputs);
+  if (!p->arena || !p->outputs)
+    return dj_error(DJ_E_NOMEM, "compile: no memory for %zu bytes of values", plan->arena);
+  for (int v = 0; v < g->n_values; v++) {
+    if (plan->place[v] == DJ__PLACE_ARENA) data[v] = p->arena + plan->offset[v];
+    if (plan->place[v] == DJ__PLACE_SOURCE) data[v] = data[plan->source[v]];
+  }
+  dj_tensor *next = p->tensors;
+  for (int i = 0; i < p->n_steps; i++) {
+    fill_call(p, &p->steps[i], &next, data);
+    p->steps[i].call.workspace = p->workspace;
+  }
+  for (int i = 0; i < g->n_outputs; i++) {
+    dj_val v = g->outputs[i].val;
+    p->outputs[p->n_outputs++] =
+        (binding){g->outputs[i].name, {data[v], g->values[v].dtype, g->values[v].shape}};
+  }
+  return DJ_OK;
+}
+
+dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_vars *vars,
+                             dj_program **out) {
+  dj_compile_options o = options ? *options : (dj_compile_options){0};
+  *out = NULL;
+  DJ_TRY(dj_graph_status(g));
+  const dj__backend *backend = dj__backend_find(o.backend);
+  if (!backend) return DJ_E_NOT_FOUND;
+  if (backend->version != DJ__BACKEND_VERSION)
+    return dj_error(DJ_E_UNSUPPORTED, "backend '%s' has interface version %u, this engine %d",
+                    backend->name, backend->version, DJ__BACKEND_VERSION);
+  dj_program *p = calloc(1, sizeof *p);
+  if (!p) return dj_error(DJ_E_NOMEM, "compile: out of memory");
+  p->backend = backend;
+  p->options = (dj__backend_options){o.threads > 0 ? o.threads : available_threads(), o.isa};
+  int *order = NULL, n = 0;
+  void **data = NULL;
+  dj__plan plan = {0};
+  dj_status s;
+  DJ_TRY_GOTO(s, run_passes(g, &o, &p->graph));
+  DJ_TRY_GOTO(s, dj__pass_schedule(p->graph, !(o.passes_off & DJ_PASS_SCHEDULE), &order, &n));
+  DJ_TRY_GOTO(s, dj__pass_memory(p->graph, order, n, !(o.passes_off & DJ_PASS_MEMORY), &plan));
+  data = calloc((size_t)p->graph->n_values + 1, sizeof *data);
+  if (!data) {
+    s = dj_error(DJ_E_NOMEM, "compile: out of memory");
+    goto fail;
+  }
+  DJ_TRY_GOTO(s, bind_sources(p, vars, data));
+  DJ_TRY_GOTO(s, make_steps(p, order, n, o.seed));
+  DJ_TRY_GOTO(s, bind_values(p, &plan, data));
+  *out = p;
+  p = NULL;
+fail:
+  dj_program_destroy(p);
+  dj__plan_free(&plan);
+  free(order);
+  free(data);
+  return s;
+}
+
+void dj_program_destroy(dj_program *p) {
+  if (!p) return;
+  for (int i = 0; i < p->n_steps; i++)
+    if (p->steps[i].kernel.destroy) p->steps[i].kernel.destroy(p->steps[i].kernel.self);
+  if (p->arena) p->backend->free(p->arena, p->memory.arena ? p->memory.arena : 64);
+  if (p->workspace) p->backend->free(p->workspace, p->workspace_bytes ? p->workspace_bytes : 64);
+  if (p->sources) p->backend->free(p->sources, p->sources_bytes ? p->sources_bytes : 64);
+  free(p->steps);
+  free(p->tensors);
+  free(p->inputs);
+  free(p->outputs);
+  dj_graph_destroy(p->graph);
+  free(p);
+}
+
+/* ---- running ---- */
+dj_tensor *dj_program_input(dj_program *p, const char *name) {
+  for (int i = 0; i < p->n_inputs; i++)
+    if (!strcmp(p->inputs[i].name, name)) return &p->inputs[i].tensor;
+  return NULL;
+}
+
+const dj_tensor *dj_program_output(dj_program *p, const char *name) {
+  for (int i = 0; i < p->n_outputs; i++)
+    if (!strcmp(p->outputs[i].name, name)) return &p->outputs[i].tensor;
+  return NULL;
+}
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static dj_status run_step(step *s, uint64_t number) {
+  s->call.step = number;
+  dj_status st = s->kernel.run(&s->call, s->kernel.self);
+  return st ? dj_error_context(st, "%s at '%s'", dj__op_get(s->node->op)->name, s->node->label)
+            : DJ_OK;
+}
+
+dj_status dj_program_run(dj_program *p, uint64_t number) {
+  if (!p->profile) {
+    for (int i = 0; i < p->n_steps; i++) DJ_TRY(run_step(&p->steps[i], number));
+    return DJ_OK;
+  }
+  for (int i = 0; i < p->n_steps; i++) {
+    double t = now();
+    DJ_TRY(run_step(&p->steps[i], number));
+    p->steps[i].seconds += now() - t;
+  }
+  p->runs++;
+  return DJ_OK;
+}
+
+/* Index of the first element that is not finite, or -1. */
+static int64_t first_nonfinite(const dj_tensor *t) {
+  int64_t n = dj_shape_count(&t->shape);
+  if (t->dtype == DJ_F32) {
+    const float *x = t->data;
+    for (int64_t i = 0; i < n; i++)
+      if (!isfinite(x[i])) return i;
+  } else if (t->dtype == DJ_BF16) {
+    const uint16_t *x = t->data;
+    for (int64_t i = 0; i < n; i++)
+      if ((x[i] & 0x7f80u) == 0x7f80u) return i;
+  }
+  return -1;
+}
+
+static dj_status nonfinite(const char *what, const char *op, const char *label, const dj_tensor *t,
+                           int64_t at) {
+  char shape[DJ_SHAPE_TEXT];
+  double v = t->dtype == DJ_F32 ? (double)((float *)t->data)[at]
+                                : (double)dj_bf16_to_f32(((uint16_t *)t->data)[at]);
+  return dj_error(DJ_E_NONFINITE, "%s %s '%s' %s %s holds %f at element %lld", what, op, label,
+                  dj_dtype_name(t->dtype), dj_shape_text(&t->shape, shape, sizeof shape), v,
+                  (long long)at);
+}
+
+dj_status dj_program_find_nonfinite(dj_program *p, uint64_t number) {
+  for (int i = 0; i < p->n_inputs; i++) {
+    int64_t at = first_nonfinite(&p->inputs[i].tensor);
+    if (at >= 0) return nonfinite("the", "input", p->inputs[i].name, &p->inputs[i].tensor, at);
+  }
+  for (int i = 0; i < p->n_steps; i++) {
+    step *s = &p->steps[i];
+    if (dj__op_get(s->node->op)->flags & DJ__EFFECT) continue;
+    for (int k = 0; k < s->call.n_in; k++) { // variables are read, never made, by a node
+      const dj_tensor *t = &s->call.in[k];
+      dj_val v = s->node->in[k];
+      const dj__node *maker = v < 0 ? NULL : p->graph->nodes[p->graph->values[v].node];
+      int64_t at = maker && maker->op == DJ__OP_variable ? first_nonfinite(t) : -1;
+      if (at >= 0)
+        return nonfinite("the", "variable", ((dj__source_attr *)maker->attr)->name, t, at);
+    }
+    DJ_TRY(run_step(s, number));
+    for (int k = 0; k < s->call.n_out; k++) {
+      int64_t at = first_nonfinite(&s->call.out[k]);
+      if (at >= 0)
+        return nonfinite(s->node->backward ? "first non-finite value: the gradient node"
+                                           : "first non-finite value: the node",
+                         dj__op_get(s->node->op)->name, s->node->label, &s->call.out[k], at);
+    }
+  }
+  return DJ_OK;
+}
+
+/* ---- reports ---- */
+void dj_program_memory(const dj_program *p, dj_memory_report *r) {
+  *r = p->memory;
+}
+int dj_program_n_nodes(const dj_program *p) {
+  return p->n_steps;
+}
+
+void dj_program_node(const dj_program *p, int i, dj_node_report *r) {
+  const step *s = &p->steps[i];
+  dj__cost cost = {0};
+  const dj__op_def *def = dj__op_get(s->node->op);
+  if (def->cost) def->cost(&s->call, &cost);
+  *r = (dj_node_report){.op = def->name,
+                        .label = s->node->label,
+                        .kernel = s->kernel.name,
+                        .flops = cost.flops,
+                        .bytes = cost.bytes_read + cost.bytes_written,
+                        .seconds = p->runs ? s->seconds / (double)p->runs : 0};
+  if (s->call.n_out) {
+    r->dtype = s->call.out[0].dtype;
+    r->shape = s->call.out[0].shape;
+  }
+}
+
+void dj_program_profile(dj_program *p, bool on) {
+  p->profile = on;
+  p->runs = 0;
+  for (int i = 0; i < p->n_steps; i++) p->steps[i].seconds = 0;
+}

@@ -1,0 +1,142 @@
+/*
+ * Persistent variables: weights, moments, running statistics. Owned here, shared by every program
+ * of a network. Initial values are a function of (seed, name) alone, so that adding a layer does
+ * not change the others.
+ *
+ * Small variables are laid out one after the other in blocks of 8 MiB, so that an optimiser's pass
+ * over all of them is a pass over dense memory.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "dojo/graph.h"
+#include "engine/backend.h"
+
+enum { BLOCK_BYTES = 8 << 20 };
+
+typedef struct block {
+  struct block *next;
+  unsigned char *data;
+  size_t size, used;
+} block;
+
+struct dj_vars {
+  uint64_t seed;
+  dj_var **vars; // each allocated on its own: pointers stay valid
+  int n, cap;
+  block *blocks[2]; // parameters and state apart
+};
+
+dj_vars *dj_vars_create(uint64_t seed) {
+  dj_vars *v = calloc(1, sizeof *v);
+  if (!v) {
+    dj_error(DJ_E_NOMEM, "variables: out of memory");
+    return NULL;
+  }
+  v->seed = seed;
+  return v;
+}
+
+void dj_vars_destroy(dj_vars *v) {
+  if (!v) return;
+  for (int i = 0; i < v->n; i++) {
+    free((char *)v->vars[i]->name);
+    free(v->vars[i]);
+  }
+  for (int k = 0; k < 2; k++)
+    for (block *b = v->blocks[k], *next; b; b = next) {
+      next = b->next;
+      dj__backend_cpu.free(b->data, b->size);
+      free(b);
+    }
+  free(v->vars);
+  free(v);
+}
+
+int dj_vars_count(const dj_vars *v) {
+  return v->n;
+}
+dj_var *dj_vars_get(dj_vars *v, int i) {
+  return i < 0 || i >= v->n ? NULL : v->vars[i];
+}
+
+dj_var *dj_vars_find(dj_vars *v, const char *name) {
+  for (int i = 0; i < v->n; i++)
+    if (!strcmp(v->vars[i]->name, name)) return v->vars[i];
+  return NULL;
+}
+
+static void *block_alloc(dj_vars *v, int kind, size_t bytes) {
+  bytes = (bytes + 63) & ~(size_t)63;
+  block *b = v->blocks[kind];
+  if (!b || b->size - b->used < bytes) {
+    b = calloc(1, sizeof *b);
+    if (!b) return NULL;
+    b->size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+    b->data = dj__backend_cpu.alloc(b->size);
+    if (!b->data) {
+      free(b);
+      return NULL;
+    }
+    b->next = v->blocks[kind];
+    v->blocks[kind] = b;
+  }
+  void *p = b->data + b->used;
+  b->used += bytes;
+  return p;
+}
+
+static void fill(float *x, int64_t n, dj_init init, uint64_t seed, const char *name) {
+  dj__rng r = {seed, dj__hash64(name, strlen(name), 0), 0};
+  for (int64_t i = 0; i < n; i++) {
+    switch (init.kind) {
+    case DJ_INIT_CONST:
+      x[i] = init.a;
+      break;
+    case DJ_INIT_NORMAL:
+      x[i] = init.a * dj__rng_normal(&r);
+      break;
+    case DJ_INIT_UNIFORM:
+      x[i] = dj__rng_uniform(&r, -init.a, init.a);
+      break;
+    }
+  }
+}
+
+dj_status dj_vars_add(dj_vars *v, const char *name, dj_var_kind kind, dj_shape s, dj_init init,
+                      dj_var **out) {
+  dj_var *old = dj_vars_find(v, name);
+  if (old) {
+    char a[DJ_SHAPE_TEXT], b[DJ_SHAPE_TEXT];
+    if (!dj_shape_equal(&old->tensor.shape, &s))
+      return dj_error(DJ_E_INVALID,
+                      "variable '%s' has shape %s, not %s: these weights belong to "
+                      "another network",
+                      name, dj_shape_text(&old->tensor.shape, a, sizeof a),
+                      dj_shape_text(&s, b, sizeof b));
+    *out = old;
+    return DJ_OK;
+  }
+  if (v->n == v->cap) {
+    int cap = v->cap ? v->cap * 2 : 64;
+    dj_var **grown = realloc(v->vars, (size_t)cap * sizeof *grown);
+    if (!grown) return dj_error(DJ_E_NOMEM, "variables: out of memory");
+    v->vars = grown;
+    v->cap = cap;
+  }
+  dj_var *n = calloc(1, sizeof *n);
+  char *copy = strdup(name);
+  size_t bytes = (size_t)dj_shape_count(&s) * sizeof(float);
+  void *data = n && copy ? block_alloc(v, kind == DJ_VAR_STATE, bytes) : NULL;
+  if (!data) {
+    free(n);
+    free(copy);
+    return dj_error(DJ_E_NOMEM, "variable '%s': no memory for %zu bytes", name, bytes);
+  }
+  *n = (dj_var){copy, kind, {data, DJ_F32, s}};
+  fill(data, dj_shape_count(&s), init, v->seed, name);
+  v->vars[v->n++] = n;
+  *out = n;
+  return DJ_OK;
+}
