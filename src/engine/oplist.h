@@ -6,6 +6,7 @@
 #ifndef DOJO_ENGINE_OPLIST_H
 #define DOJO_ENGINE_OPLIST_H
 
+// clang-format off
 /* X(name). Sources have no kernel. */
 #define DJ__OP_LIST(X)                                                                             \
   /* source.c */                                                                                   \
@@ -33,6 +34,7 @@
       X(gru_cell) X(gru_cell_grad)                      /* random.c */                             \
       X(dropout)                                        /* update.c */                             \
       X(global_norm) X(adamw) X(sgd) X(accumulate) X(assign) X(running_update)
+// clang-format on
 
 typedef enum dj__op {
 #define DJ__X(name) DJ__OP_##name,
