@@ -25,7 +25,8 @@ static dj_status check(const dj__infer *s) {
     return dj__bad(s, "%lld query heads are not a multiple of %lld key heads", (long long)q[1],
                    (long long)k[1]);
   if (a->causal && k[2] < q[2])
-    return dj__bad(s, "causal attention of %lld queries needs at least as many keys, there are %lld",
+    return dj__bad(s,
+                   "causal attention of %lld queries needs at least as many keys, there are %lld",
                    (long long)q[2], (long long)k[2]);
   if (!isfinite(a->scale)) return dj__bad(s, "scale is %g", (double)a->scale);
   return DJ_OK;

@@ -58,25 +58,36 @@ static inline void dj__set_out(dj__infer *s, int k, dj_dtype t, dj_shape shape) 
 
 /* ---- samples: static initialisers of dj_tensor ---- */
 #define DJ__DIMS(...)                                                                              \
-  {.rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = {__VA_ARGS__}}
+  {                                                                                                \
+    .rank = (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), .dim = { __VA_ARGS__ }      \
+  }
 #define DJ__F32(...)                                                                               \
   { .dtype = DJ_F32, .shape = DJ__DIMS(__VA_ARGS__) }
 #define DJ__I32(...)                                                                               \
   { .dtype = DJ_I32, .shape = DJ__DIMS(__VA_ARGS__) }
 #define DJ__ABSENT                                                                                 \
-  { .shape = {.rank = -1 } }
+  {                                                                                                \
+    .shape = {.rank = -1 }                                                                         \
+  }
 #define DJ__ATTR(a) .attr = &(a), .attr_size = sizeof(a)
 
 /* ---- the epilogue act(x + bias) ---- */
 static inline double dj__post_act(int act, double x) {
   switch (act) {
-  case DJ__OP_relu: return x > 0 ? x : 0;
-  case DJ__OP_elu: return x > 0 ? x : exp(x) - 1;
-  case DJ__OP_sigmoid: return 1 / (1 + exp(-x));
-  case DJ__OP_tanh: return tanh(x);
-  case DJ__OP_silu: return x / (1 + exp(-x));
-  case DJ__OP_gelu: return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
-  default: return x;
+  case DJ__OP_relu:
+    return x > 0 ? x : 0;
+  case DJ__OP_elu:
+    return x > 0 ? x : exp(x) - 1;
+  case DJ__OP_sigmoid:
+    return 1 / (1 + exp(-x));
+  case DJ__OP_tanh:
+    return tanh(x);
+  case DJ__OP_silu:
+    return x / (1 + exp(-x));
+  case DJ__OP_gelu:
+    return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+  default:
+    return x;
   }
 }
 

@@ -116,8 +116,8 @@ static dj_status conv2d_weight_infer(dj__infer *s) {
   DJ_TRY(out_size(s, a, 1, x[2], a->kw, &ow));
   if (x[0] != dy[0] || oh != dy[1] || ow != dy[2])
     return dj__bad(s, "an input of %lld x %lld is convolved to %lld x %lld, not to %lld x %lld",
-                   (long long)x[1], (long long)x[2], (long long)oh, (long long)ow,
-                   (long long)dy[1], (long long)dy[2]);
+                   (long long)x[1], (long long)x[2], (long long)oh, (long long)ow, (long long)dy[1],
+                   (long long)dy[2]);
   dj__set_out(s, 0, DJ_F32, DJ_SHAPE(dy[3], a->kh, a->kw, x[3] / a->groups));
   return DJ_OK;
 }
@@ -156,13 +156,20 @@ static dj__conv_attr bare(const dj__conv_attr *a) {
 
 static dj_val activation(dj_graph *g, int act, dj_val v) {
   switch (act) {
-  case DJ__OP_relu: return dj_relu(g, v);
-  case DJ__OP_elu: return dj_elu(g, v);
-  case DJ__OP_sigmoid: return dj_sigmoid(g, v);
-  case DJ__OP_tanh: return dj_tanh(g, v);
-  case DJ__OP_silu: return dj_silu(g, v);
-  case DJ__OP_gelu: return dj_gelu(g, v);
-  default: return v;
+  case DJ__OP_relu:
+    return dj_relu(g, v);
+  case DJ__OP_elu:
+    return dj_elu(g, v);
+  case DJ__OP_sigmoid:
+    return dj_sigmoid(g, v);
+  case DJ__OP_tanh:
+    return dj_tanh(g, v);
+  case DJ__OP_silu:
+    return dj_silu(g, v);
+  case DJ__OP_gelu:
+    return dj_gelu(g, v);
+  default:
+    return v;
   }
 }
 
@@ -222,7 +229,8 @@ static void conv_cost(const dj__call *c, dj__cost *cost) {
                                                        : &c->in[0];
   const int64_t *w = c->op == DJ__OP_conv2d_weight ? c->out[0].shape.dim : c->in[1].shape.dim;
   dj__cost_touch(c, cost);
-  cost->flops = 2.0 * (double)dj_shape_count(&y->shape) * (double)w[1] * (double)w[2] * (double)w[3];
+  cost->flops =
+      2.0 * (double)dj_shape_count(&y->shape) * (double)w[1] * (double)w[2] * (double)w[3];
 }
 
 /* ---- reference kernels ---- */
@@ -236,9 +244,15 @@ typedef struct conv_dims {
 static conv_dims dims_of(const dj__call *call) {
   const dj_tensor *x, *y, *w;
   switch (call->op) {
-  case DJ__OP_conv2d: x = &call->in[0], w = &call->in[1], y = &call->out[0]; break;
-  case DJ__OP_conv2d_data: y = &call->in[0], w = &call->in[1], x = &call->out[0]; break;
-  default: x = &call->in[0], y = &call->in[1], w = &call->out[0]; break;
+  case DJ__OP_conv2d:
+    x = &call->in[0], w = &call->in[1], y = &call->out[0];
+    break;
+  case DJ__OP_conv2d_data:
+    y = &call->in[0], w = &call->in[1], x = &call->out[0];
+    break;
+  default:
+    x = &call->in[0], y = &call->in[1], w = &call->out[0];
+    break;
   }
   const int64_t *xd = x->shape.dim, *yd = y->shape.dim, *wd = w->shape.dim;
   const dj__conv_attr *a = call->attr;
@@ -406,7 +420,7 @@ static dj_status conv2d_weight_ref(const dj__call *call) {
   X(bench_depthwise_3x3_128, 32, 32, 64, 128, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 128, true)        \
   X(bench_depthwise_5x5_s2_96, 32, 32, 64, 96, 96, 5, 5, 2, 2, 2, 2, 2, 2, 1, 1, 96, true)
 
-#define CONV_OUT(in, k, s, p0, p1, d) (((in) + (p0) + (p1) - (d) * ((k) - 1) - 1) / (s) + 1)
+#define CONV_OUT(in, k, s, p0, p1, d) (((in) + (p0) + (p1) - (d) * ((k)-1) - 1) / (s) + 1)
 
 /* One attribute serves all three ops: each reads only its own fields. */
 #define CONV_ATTR(name, N, H, W, C, O, KH, KW, sh, sw, pt, pl, pb, pr, dh, dw, G, b)               \
@@ -516,8 +530,7 @@ static dj_val add_bias(dj_graph *g, dj_val y, dj_val bias, const char *op) {
 
 dj_val dj_conv2d(dj_graph *g, dj_val x, dj_val w, dj_val bias, const dj_conv2d_args *args) {
   dj__conv_attr a = attr_of(args);
-  return add_bias(g, dj__emit(g, DJ__OP_conv2d, (dj_val[]){x, w}, 2, &a, sizeof a), bias,
-                  "conv2d");
+  return add_bias(g, dj__emit(g, DJ__OP_conv2d, (dj_val[]){x, w}, 2, &a, sizeof a), bias, "conv2d");
 }
 
 dj_conv2d_args dj_conv2d_same(int kernel, int stride) {

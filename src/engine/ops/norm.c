@@ -26,11 +26,13 @@ static geometry geometry_of(dj__op op, const dj_shape *x, const dj__norm_attr *a
   for (int i = 0; i < x->rank - 1; i++) rows *= x->dim[i];
   switch (op) {
   case DJ__OP_batch_norm:
-  case DJ__OP_batch_norm_grad: return (geometry){1, rows, c, c};
+  case DJ__OP_batch_norm_grad:
+    return (geometry){1, rows, c, c};
   case DJ__OP_group_norm:
   case DJ__OP_group_norm_grad:
     return (geometry){x->dim[0], x->dim[0] ? rows / x->dim[0] : 0, c, a->groups};
-  default: return (geometry){rows, 1, c, 1};
+  default:
+    return (geometry){rows, 1, c, 1};
   }
 }
 
@@ -291,12 +293,12 @@ static void dparam_of_channel(const geometry *m, const float *x, const float *dy
 static dj_status norm_grad_ref(const dj__call *call) {
   bool rms = call->op == DJ__OP_rms_norm_grad;
   geometry m = geometry_of(call->op, &call->in[0].shape, call->attr);
-  const float *x = call->in[0].data;                   // (outer, inner, C) f32
-  const float *mean = rms ? NULL : call->in[2].data;   // (outer, groups) f32
-  const float *inv = call->in[rms ? 2 : 3].data;       // (outer, groups) f32
-  const float *dy = call->in[rms ? 3 : 4].data;        // (outer, inner, C) f32
-  float *dscale = call->out[1].data;                   // (C) f32
-  float *dshift = rms ? NULL : call->out[2].data;      // (C) f32
+  const float *x = call->in[0].data;                 // (outer, inner, C) f32
+  const float *mean = rms ? NULL : call->in[2].data; // (outer, groups) f32
+  const float *inv = call->in[rms ? 2 : 3].data;     // (outer, groups) f32
+  const float *dy = call->in[rms ? 3 : 4].data;      // (outer, inner, C) f32
+  float *dscale = call->out[1].data;                 // (C) f32
+  float *dshift = rms ? NULL : call->out[2].data;    // (C) f32
   for (int64_t o = 0; o < m.outer; o++)
     for (int64_t j = 0; j < m.groups; j++) {
       int64_t stat = o * m.groups + j;

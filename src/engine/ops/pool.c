@@ -1,8 +1,8 @@
 /*
  * Pooling and resizing of images (N, H, W, C). Max pooling sends its gradient to the first maximum
  * of a window; average pooling and resizing are linear, so that each and its gradient op are each
- * other's gradients. Padding never takes part: it is neither a candidate for the maximum nor counted
- * in an average. Global pooling is a mean over both image axes.
+ * other's gradients. Padding never takes part: it is neither a candidate for the maximum nor
+ * counted in an average. Global pooling is a mean over both image axes.
  */
 #include "dojo/ops.h"
 #include "engine/attrs.h"
@@ -119,8 +119,8 @@ static void resize_either_backward(dj_graph *g, const dj__node *n, const dj_val 
 static void pool_cost(const dj__call *c, dj__cost *cost) {
   const dj__pool_attr *a = c->attr;
   const dj_tensor *y = c->op == DJ__OP_max_pool || c->op == DJ__OP_avg_pool ? &c->out[0]
-                       : c->op == DJ__OP_max_pool_grad                     ? &c->in[1]
-                                                                           : &c->in[0];
+                       : c->op == DJ__OP_max_pool_grad                      ? &c->in[1]
+                                                                            : &c->in[0];
   dj__cost_touch(c, cost);
   cost->flops = (double)dj_shape_count(&y->shape) * a->kernel[0] * a->kernel[1];
 }
@@ -281,11 +281,8 @@ static dj_status resize_grad_ref(const dj__call *call) {
 
 #define POOL_OUT(in, k, s, p0, p1) (((in) + (p0) + (p1) - (k)) / (s) + 1)
 #define POOL_ATTR(nm, N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr, b)                               \
-  static const dj__pool_attr nm##_attr = {.kernel = {KH, KW},                                      \
-                                          .stride = {sh, sw},                                      \
-                                          .pad = {pt, pl, pb, pr},                                 \
-                                          .in_h = H,                                               \
-                                          .in_w = W};
+  static const dj__pool_attr nm##_attr = {                                                         \
+      .kernel = {KH, KW}, .stride = {sh, sw}, .pad = {pt, pl, pb, pr}, .in_h = H, .in_w = W};
 POOL_SAMPLES(POOL_ATTR)
 #define POOL_Y(N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr)                                         \
   DJ__F32(N, POOL_OUT(H, KH, sh, pt, pb), POOL_OUT(W, KW, sw, pl, pr), C)

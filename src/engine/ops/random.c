@@ -44,7 +44,10 @@ static const dj__dropout_attr half = {.stream = 1, .p = 0.5f, .threshold = 0x800
 static const dj__sample dropout_samples[] = {
     {.label = "tenth", .n_in = 1, .in = {DJ__F32(3, 5, 7)}, DJ__ATTR(tenth)},
     {.label = "half", .n_in = 1, .in = {DJ__F32(64, 33)}, DJ__ATTR(half)},
-    {.label = "bench_4096x512", .n_in = 1, .in = {DJ__F32(4096, 512)}, DJ__ATTR(tenth),
+    {.label = "bench_4096x512",
+     .n_in = 1,
+     .in = {DJ__F32(4096, 512)},
+     DJ__ATTR(tenth),
      .bench = true}};
 
 DJ__DEFINE_OP(dropout, 1, 1, 1, DJ__FOLLOW | DJ__RANDOM, 1u, 0, dropout_infer, dropout_backward,

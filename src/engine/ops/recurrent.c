@@ -38,8 +38,8 @@ static dj_status gru_cell_grad_infer(dj__infer *s) {
 /* ---- gradient ---- */
 
 static void gru_cell_backward(dj_graph *g, const dj__node *n, const dj_val *dout, dj_val *din) {
-  dj_val dgx = dj__emit(g, DJ__OP_gru_cell_grad,
-                        (dj_val[]){n->in[0], n->in[1], n->in[2], dout[0]}, 4, NULL, 0);
+  dj_val dgx = dj__emit(g, DJ__OP_gru_cell_grad, (dj_val[]){n->in[0], n->in[1], n->in[2], dout[0]},
+                        4, NULL, 0);
   if (dgx == DJ_NONE) return;
   for (int i = 0; i < 3; i++) din[i] = dj__sibling(g, dgx, i);
 }

@@ -56,8 +56,7 @@ static void grid_cost(const dj__call *c, dj__cost *cost) {
   const int64_t *grid = c->in[1].shape.dim;
   double points = (double)grid[0] * (double)grid[1] * (double)grid[2];
   dj__cost_touch(c, cost);
-  cost->flops = points * (double)c->in[0].shape.dim[3] *
-                (c->op == DJ__OP_grid_sample ? 8.0 : 24.0);
+  cost->flops = points * (double)c->in[0].shape.dim[3] * (c->op == DJ__OP_grid_sample ? 8.0 : 24.0);
 }
 
 /* ---- reference kernels ---- */
@@ -70,17 +69,16 @@ static const float *pixel(const float *x, const int64_t *xd, int64_t i, int64_t 
 /* The four neighbours, row-major, and their weights in each axis. */
 typedef struct corners {
   int64_t i[4], j[4];
-  double wi[4], wj[4];     /* weight = wi * wj */
-  double di, dj;           /* slopes of the pixel coordinates */
+  double wi[4], wj[4]; /* weight = wi * wj */
+  double di, dj;       /* slopes of the pixel coordinates */
 } corners;
 
 static corners corners_at(const float *grid, const int64_t *xd, int border) {
   dj__grid_axis u = dj__grid_coord(grid[0], xd[2], border);
   dj__grid_axis v = dj__grid_coord(grid[1], xd[1], border);
   double a = (double)v.w1, b = (double)u.w1;
-  return (corners){{v.i0, v.i0, v.i1, v.i1}, {u.i0, u.i1, u.i0, u.i1},
-                   {1 - a, 1 - a, a, a},     {1 - b, b, 1 - b, b},
-                   (double)v.slope,          (double)u.slope};
+  return (corners){{v.i0, v.i0, v.i1, v.i1}, {u.i0, u.i1, u.i0, u.i1}, {1 - a, 1 - a, a, a},
+                   {1 - b, b, 1 - b, b},     (double)v.slope,          (double)u.slope};
 }
 
 static dj_status grid_sample_ref(const dj__call *call) {

@@ -230,14 +230,17 @@ static const two_vars no_decay = {1, {{0.0f, 0.5f}}};
 #define SECOND_MOMENT                                                                              \
   { .lo = 0.01f, .hi = 1.0f }
 #define UPDATE(nm, at, v, ema, bn, ...)                                                            \
-  {.label = nm,                                                                                    \
-   .n_in = 7,                                                                                      \
-   .in = {DJ__F32(8), DJ__F32(2), DJ__F32(__VA_ARGS__), DJ__F32(__VA_ARGS__),                      \
-          DJ__F32(__VA_ARGS__), v, ema},                                                           \
-   .range = {HYPER, {.lo = 1, .hi = 2}, [5] = SECOND_MOMENT},                                      \
-   .attr = &(at),                                                                                  \
-   .attr_size = sizeof(int) + sizeof(dj__update_var),                                              \
-   .bench = bn}
+  {                                                                                                \
+    .label = nm, .n_in = 7, .in = {DJ__F32(8),                                                     \
+                                   DJ__F32(2),                                                     \
+                                   DJ__F32(__VA_ARGS__),                                           \
+                                   DJ__F32(__VA_ARGS__),                                           \
+                                   DJ__F32(__VA_ARGS__),                                           \
+                                   v,                                                              \
+                                   ema},                                                           \
+    .range = {HYPER, {.lo = 1, .hi = 2}, [5] = SECOND_MOMENT}, .attr = &(at),                      \
+    .attr_size = sizeof(int) + sizeof(dj__update_var), .bench = bn                                 \
+  }
 static const dj__sample adamw_samples[] = {
     UPDATE("ema", one_var, DJ__F32(3, 5, 7), DJ__F32(3, 5, 7), false, 3, 5, 7),
     UPDATE("no_ema", no_decay, DJ__F32(65), DJ__ABSENT, false, 65),
