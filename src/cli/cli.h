@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/text.h"
 #include "dojo/status.h"
 
 /* X(name, C identifier, one-line summary) */
@@ -63,9 +64,6 @@ int dj__parse_options(int argc, char **argv, const dj__option *options, const ch
 
 /* Prints "dojo COMMAND: message of the last failure" to stderr; returns the exit code of `s`. */
 int dj__fail(const char *command, dj_status s);
-
-/* Levenshtein distance, for "did you mean". Names longer than 63 bytes are cut. */
-int dj__edit_distance(const char *a, const char *b);
 
 /* Installs the terminal progress line (plain lines when stderr is no terminal) and the log sink. */
 void dj__cli_init(void);

@@ -1,0 +1,86 @@
+/*
+ * The table of recipe keys, shared by the YAML schema, the checks, the defaults and the reference
+ * page. A new key is a member of a dj_recipe_* struct (train.h) and one line here.
+ *
+ * X(KIND, section path, key, struct, member, lowest, highest, default, text). KIND is libcyaml's
+ * INT, UINT, FLOAT or BOOL. REQUIRED as the default: a recipe must give it.
+ */
+#ifndef DOJO_TRAIN_RECIPE_H
+#define DOJO_TRAIN_RECIPE_H
+
+#include "dojo/train.h"
+
+#define REQUIRED NAN
+#define DJ__BIG  1e15 /* whole numbers up to here are exact in a double */
+
+#define DJ__DATA_KEYS(X, P, S)                                                                     \
+  X(INT, P, width, S, width, 8, 4096, REQUIRED, "of the network's input, pixels")                  \
+  X(INT, P, height, S, height, 8, 4096, REQUIRED, "of the network's input, pixels")                \
+  X(INT, P, frames, S, frames, 1, 64, 1, "frames in the window, the present one last")             \
+  X(INT, P, stride, S, stride, 1, 1000, 1, "recorded frames between two frames of the window")     \
+  X(FLOAT, P, margin_x, S, margin_x, 0, 0.5, 0,                                                    \
+    "extra width on each side for viewpoint augmentation, share of the width")
+
+#define DJ__AUGMENT_KEYS(X, P, S)                                                                  \
+  X(FLOAT, P, mirror, S, mirror, 0, 1, 0, "probability of a left-right flip")                      \
+  X(FLOAT, P, brightness, S, brightness, 0, 1, 0, "+- share")                                      \
+  X(FLOAT, P, contrast, S, contrast, 0, 1, 0, "+- share")                                          \
+  X(FLOAT, P, noise, S, noise, 0, 1, 0, "standard deviation, share of full scale")                 \
+  X(FLOAT, P, yaw, S, yaw, 0, 0.5, 0, "camera turned by up to this, rad")                          \
+  X(FLOAT, P, shift, S, shift, 0, 5, 0, "camera moved sideways by up to this, m")                  \
+  X(FLOAT, P, steer_per_yaw, S, steer_per_yaw, 0, 100, 0,                                          \
+    "steering correction, share of full lock per rad")                                             \
+  X(FLOAT, P, steer_per_shift, S, steer_per_shift, 0, 100, 0,                                      \
+    "steering correction, share of full lock per m")
+
+#define DJ__NETWORK_KEYS(X, P, S)                                                                  \
+  X(INT, P, channels, S, channels, 1, 4096, 32, "of the first stage")                              \
+  X(INT, P, depth, S, depth, 1, 64, 1, "blocks in a stage")                                        \
+  X(INT, P, stages, S, stages, 1, 8, 4, "resolutions of the backbone")                             \
+  X(INT, P, hidden, S, hidden, 1, 65536, 128, "width of the recurrent state and of the heads")     \
+  X(INT, P, hypotheses, S, hypotheses, 1, 64, 3, "of the ego path")                                \
+  X(FLOAT, P, dropout, S, dropout, 0, 0.95, 0, "probability, in the heads")                        \
+  X(BOOL, P, recurrent, S, recurrent, 0, 1, 1, "fuse the window; false: last frame alone")         \
+  X(BOOL, P, speed_input, S, speed_input, 0, 1, 0, "give the vehicle's speed to the heads")
+
+#define DJ__LOSS_KEYS(X, P, S)                                                                     \
+  X(FLOAT, P, steering, S, steering, 0, 1e6, 1, "weight; 0: not trained")                          \
+  X(FLOAT, P, throttle, S, throttle, 0, 1e6, 0.1, "weight; 0: not trained")                        \
+  X(FLOAT, P, speed, S, speed, 0, 1e6, 0, "weight; 0: not trained")                                \
+  X(FLOAT, P, path, S, path, 0, 1e6, 1, "weight; 0: not trained")                                  \
+  X(FLOAT, P, choice, S, choice, 0, 1e6, 0.1, "weight of choosing among the path's hypotheses")
+
+#define DJ__OPTIMIZER_KEYS(X, P, S)                                                                \
+  X(FLOAT, P, lr, S, optimizer.lr, 1e-12, 1e3, 1e-3, "learning rate")                              \
+  X(FLOAT, P, beta1, S, optimizer.beta1, 0, 0.99999, 0.9, "adamw: decay of the first moment")      \
+  X(FLOAT, P, beta2, S, optimizer.beta2, 0, 0.999999, 0.999, "adamw: decay of the second moment")  \
+  X(FLOAT, P, eps, S, optimizer.eps, 1e-20, 1, 1e-8, "adamw: added to the root")                   \
+  X(FLOAT, P, weight_decay, S, optimizer.weight_decay, 0, 10, 0.01, "not on biases and the like")  \
+  X(FLOAT, P, momentum, S, optimizer.momentum, 0, 0.99999, 0.9, "sgd: momentum")
+
+#define DJ__SCHEDULE_KEYS(X, P, S)                                                                 \
+  X(UINT, P, warmup, S, schedule.warmup, 0, DJ__BIG, 0, "steps of linear rise")                    \
+  X(FLOAT, P, final, S, schedule.final, 0, 1, 0, "cosine: share of lr at the end")                 \
+  X(UINT, P, every, S, schedule.every, 0, DJ__BIG, 0, "step: steps between two drops")             \
+  X(FLOAT, P, gamma, S, schedule.gamma, 0, 1, 0.1, "step: factor of a drop")
+
+#define DJ__TRAIN_KEYS(X, P, S)                                                                    \
+  X(FLOAT, P, epochs, S, epochs, 0, 1e9, 0, "passes over the data; either this or steps")          \
+  X(UINT, P, steps, S, steps, 0, DJ__BIG, 0, "updates of the weights")                             \
+  X(INT, P, batch, S, batch, 1, 65536, REQUIRED, "samples in one run of the program")              \
+  X(INT, P, accumulate, S, accumulate, 1, 65536, 1, "runs for one update")                         \
+  X(FLOAT, P, ema, S, ema, 0, 0.999999, 0, "decay of the weights' moving average; 0: none")        \
+  X(FLOAT, P, clip, S, clip, 0, 1e9, 0, "largest global norm of the gradient; 0: any")             \
+  X(UINT, P, seed, S, seed, 0, DJ__BIG, 1, "of weights, batches, dropout")                         \
+  X(UINT, P, validate_every, S, validate_every, 0, DJ__BIG, 0, "steps; 0: once an epoch")          \
+  X(UINT, P, checkpoint_every, S, checkpoint_every, 0, DJ__BIG, 0, "steps; 0: by time alone")      \
+  X(FLOAT, P, checkpoint_seconds, S, checkpoint_seconds, 0, 1e9, 60,                               \
+    "at least this often; 0: by steps alone")                                                      \
+  X(INT, P, keep, S, keep, 1, 100000, 2, "last checkpoints kept, besides the best")                \
+  X(INT, P, threads, S, threads, 0, 4096, 0, "that compute; 0: all cores")                         \
+  X(INT, P, loader_threads, S, loader_threads, 1, 256, 1, "that make batches")
+
+/* Reference of all keys as a Markdown table. free() it. */
+char *dj__recipe_reference(void);
+
+#endif
