@@ -15,10 +15,10 @@
 #ifndef DOJO_TRAIN_EVENTS_H
 #define DOJO_TRAIN_EVENTS_H
 
-#include "dojo/status.h"
-
 #include <stddef.h>
 #include <stdint.h>
+
+#include "dojo/status.h"
 
 typedef struct dj__events dj__events;
 /* A new file in `dir`. With first_step > 0 its first event is a session start that makes readers
@@ -36,9 +36,9 @@ dj_status dj__events_close(dj__events *e); /* NULL is fine */
 typedef struct dj__event {
   double wall_time_s;
   uint64_t step;
-  int is_start;     /* a session start: earlier points from `step` on do not count */
-  const char *tag;  /* NUL-terminated, valid during the call; NULL for a start */
-  double value;     /* scalar; NaN for an image */
+  int is_start;       /* a session start: earlier points from `step` on do not count */
+  const char *tag;    /* NUL-terminated, valid during the call; NULL for a start */
+  double value;       /* scalar; NaN for an image */
   const uint8_t *png; /* NULL for a scalar */
   size_t png_size;
 } dj__event;
@@ -46,6 +46,9 @@ typedef void dj__event_fn(void *user, const dj__event *e);
 /* Calls `fn` once a point. A cut last record (the writer was killed) ends the file quietly; a wrong
  * CRC or a broken message is DJ_E_FORMAT with the offset. */
 dj_status dj__events_read(const char *path, dj__event_fn *fn, void *user);
+/* The same from memory; `what` names it in errors. */
+dj_status dj__events_parse(const void *data, size_t size, const char *what, dj__event_fn *fn,
+                           void *user);
 /* All event files of a folder, oldest first. */
 dj_status dj__events_read_dir(const char *dir, dj__event_fn *fn, void *user);
 

@@ -1,0 +1,48 @@
+/* Shared by the files of a run: folder (run.c), checkpoints (checkpoint.c), loop (loop.c). */
+#ifndef DOJO_TRAIN_RUN_H
+#define DOJO_TRAIN_RUN_H
+
+#include "dojo/train.h"
+
+struct dj_run {
+  char *dir, *store; /* store: NULL if none */
+  dj_recipe *recipe;
+  char backend[32];
+  dj_precision precision;
+  int threads;       /* settled when the run was made, so that a resumed run has the same */
+  uint64_t steps;    /* asked for with the options; 0: the recipe's */
+  uint64_t total;    /* of the loop, once it is known; 0 before */
+  int64_t created_s; /* Unix time */
+  int lock;          /* descriptor that holds the lock; -1: none */
+  bool resumed;
+};
+
+/* Writes run.json anew, whole or not at all. */
+dj_status dj__run_write(const dj_run *r);
+
+/* ---- checkpoints, written by a thread of their own from a copy of the variables ---- */
+typedef struct dj__run_state { /* what a checkpoint holds beside the variables; no time, no names of
+                                  machines: equal runs have equal files */
+  uint64_t step, seed;
+  double best; /* NaN: none */
+  uint64_t best_step;
+  char best_name[DJ_SCORE_NAME];
+  const char *recipe_digest, *task; /* outlive the checkpointer */
+} dj__run_state;
+
+typedef struct dj__checkpointer dj__checkpointer;
+/* `vars` must have all its variables by the first submit. Removes temporary files that a killed
+ * writer left. */
+dj_status dj__checkpointer_open(const char *run_dir, int keep, dj_vars *vars, dj__checkpointer **c);
+/* Waits until the writer is idle, copies all variables and hands them over. Returns the failure of
+ * the write before, if it failed. */
+dj_status dj__checkpointer_submit(dj__checkpointer *c, const dj__run_state *state, bool is_best);
+/* Waits until everything is on disk. */
+dj_status dj__checkpointer_wait(dj__checkpointer *c);
+dj_status dj__checkpointer_close(dj__checkpointer *c); /* waits; NULL is fine */
+
+/* Loads the newest checkpoint that can be read; broken ones are warned of and passed over.
+ * DJ_E_NOT_FOUND where there is none. */
+dj_status dj__checkpoint_load_last(const char *run_dir, dj_vars *v, dj_checkpoint_info *info);
+
+#endif
