@@ -24,7 +24,7 @@ void dj_progress_set_sink(dj_progress_sink *sink, void *user) {
   pthread_mutex_unlock(&lock);
 }
 
-void dj_log(dj_log_level level, const char *fmt, ...) {
+void dj_message(dj_log_level level, const char *fmt, ...) {
   char text[2048];
   va_list ap;
   va_start(ap, fmt);

@@ -118,7 +118,7 @@ static dj_status prune(const char *run_dir, int keep) {
   for (size_t i = (size_t)keep; i < n; i++) {
     char *path = step_path(run_dir, steps[i]);
     if (unlink(path) != 0 && errno != ENOENT)
-      dj_log(DJ_LOG_WARN, "%s: cannot remove an old checkpoint", path);
+      dj_message(DJ_LOG_WARN, "%s: cannot remove an old checkpoint", path);
     free(path);
   }
   free(steps);
@@ -448,7 +448,7 @@ dj_status dj__checkpoint_load_last(const char *run_dir, dj_vars *v, dj_checkpoin
     s = dj_checkpoint_load(path, v, info);
     free(path);
     if (s != DJ_E_FORMAT) break;
-    dj_log(DJ_LOG_WARN, "%s; trying the checkpoint before", dj_error_message());
+    dj_message(DJ_LOG_WARN, "%s; trying the checkpoint before", dj_error_message());
   }
   free(steps);
   if (!n) dj_error(s, "%s: no checkpoint", run_dir);
