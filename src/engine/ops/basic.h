@@ -1,7 +1,7 @@
 /*
  * Attributes of the basic op families (cast, reductions, shape, index), and what their files share:
- * broadcasting, walking over broadcast operands, evaluation of one elementwise op, and the short
- * forms in which samples are written. Backends read the attributes; everything else is for ops/.
+ * broadcasting, walking over broadcast operands, and evaluation of one elementwise op. Backends
+ * read the attributes; everything else is for ops/.
  *
  * Attributes are compared and hashed as bytes by the simplify pass: fill them from a zeroed struct.
  */
@@ -10,6 +10,7 @@
 
 #include "engine/ewise.h"
 #include "engine/op.h"
+#include "engine/ops/common.h"
 
 /* cast */
 typedef struct dj__cast_attr {
@@ -103,24 +104,7 @@ static inline int64_t dj__dims_product(const dj_shape *s, int first, int last) {
   return n;
 }
 
-/* Samples: DJ__T(F32, 3, 5) is a tensor, DJ__T0(F32) a scalar, DJ__ATTR(type, values) an attribute.
- */
-#define DJ__T(type, ...)                                                                           \
-  {                                                                                                \
-    NULL, DJ_##type, {                                                                             \
-      (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), {                                 \
-        __VA_ARGS__                                                                                \
-      }                                                                                            \
-    }                                                                                              \
-  }
-#define DJ__T0(type)                                                                               \
-  {                                                                                                \
-    NULL, DJ_##type, {                                                                             \
-      0, {                                                                                         \
-        0                                                                                          \
-      }                                                                                            \
-    }                                                                                              \
-  }
-#define DJ__ATTR(type, ...) .attr = &(const type){__VA_ARGS__}, .attr_size = sizeof(type)
+/* Samples: an attribute written in place. (Shapes and named attributes: common.h.) */
+#define DJ__ATTR_OF(type, ...) .attr = &(const type){__VA_ARGS__}, .attr_size = sizeof(type)
 
 #endif

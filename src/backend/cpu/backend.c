@@ -1,0 +1,119 @@
+/*
+ * The CPU backend: which kernel runs which op, and memory.
+ *
+ * Matrix products and convolutions are oneDNN's where it has a fast implementation for the call;
+ * everything else is our own, in the best instruction set the processor has (or the one asked for).
+ * What neither has falls back to the reference kernel (by the program, see backend.h).
+ */
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "backend/cpu/cpu.h"
+
+enum { HUGE_PAGE = 2 << 20 };
+
+static bool has_avx2(void) {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+static bool has_avx512(void) {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512cd");
+}
+
+const dj__kernels *dj__kernels_find(const char *isa) {
+  __builtin_cpu_init();
+  if (!isa)
+    return has_avx512() ? &dj__kernels_avx512
+           : has_avx2() ? &dj__kernels_avx2
+                        : &dj__kernels_generic;
+  bool known = true, here = false;
+  const dj__kernels *k = &dj__kernels_generic;
+  if (strcmp(isa, "generic") == 0)
+    here = true;
+  else if (strcmp(isa, "avx2") == 0)
+    k = &dj__kernels_avx2, here = has_avx2();
+  else if (strcmp(isa, "avx512") == 0)
+    k = &dj__kernels_avx512, here = has_avx512();
+  else
+    known = false;
+  if (here) return k;
+  dj_error(known ? DJ_E_UNSUPPORTED : DJ_E_INVALID,
+           known ? "this processor has no %s; choose generic, or nothing for the best"
+                 : "unknown instruction set \"%s\"; choose generic, avx2 or avx512",
+           isa);
+  return NULL;
+}
+
+/* The call as the kernel will get it: with the number of threads of the program. */
+static dj__call with_threads(const dj__call *c, const dj__backend_options *o) {
+  dj__call call = *c;
+  call.threads = o->threads > 0 ? o->threads : 1;
+  return call;
+}
+
+static const dj__own *own_kernel(const dj__call *c, const dj__kernels *k) {
+  const dj__own *own = &k->op[c->op];
+  if (!own->run || (own->supports && !own->supports(c))) return NULL;
+  return own;
+}
+
+static bool supports(const dj__call *c, const dj__backend_options *o) {
+  const dj__kernels *k = dj__kernels_find(o->isa);
+  if (!k) return false;
+  dj__call call = with_threads(c, o);
+  return dj__onednn_supports(&call, call.threads) || own_kernel(&call, k) != NULL;
+}
+
+static dj_status create(const dj__call *c, const dj__backend_options *o, dj__kernel *out) {
+  const dj__kernels *k = dj__kernels_find(o->isa);
+  if (!k) return DJ_E_UNSUPPORTED;
+  dj__call call = with_threads(c, o);
+  if (dj__onednn_supports(&call, call.threads))
+    return dj__onednn_create(&call, call.threads, k, out);
+  const dj__own *own = own_kernel(&call, k);
+  if (!own)
+    return dj_error(DJ_E_UNSUPPORTED, "the cpu backend has no kernel for %s with these shapes",
+                    dj__op_get(c->op)->name);
+  *out = (dj__kernel){
+      .run = own->run, .workspace = own->workspace ? own->workspace(&call) : 0, .name = k->isa};
+  return DJ_OK;
+}
+
+/* Large blocks come straight from the system, on huge pages where it gives them, and touched once
+ * so that no step pays for page faults. */
+static void *cpu_alloc(size_t bytes) {
+  if (bytes < HUGE_PAGE) {
+    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
+    if (p) memset(p, 0, bytes);
+    return p;
+  }
+  size_t span = bytes + HUGE_PAGE; /* room to align */
+  char *raw = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return NULL;
+  size_t page = 4096, size = (bytes + page - 1) / page * page;
+  char *p = (char *)(((uintptr_t)raw + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+  if (p > raw) munmap(raw, (size_t)(p - raw));
+  if (raw + span > p + size) munmap(p + size, (size_t)(raw + span - (p + size)));
+  madvise(p, size, MADV_HUGEPAGE); /* advice: failing is no harm */
+  for (size_t i = 0; i < size; i += page) ((volatile char *)p)[i] = 0;
+  return p;
+}
+
+static void cpu_free(void *p, size_t bytes) {
+  if (!p) return;
+  if (bytes < HUGE_PAGE)
+    free(p);
+  else
+    munmap(p, (bytes + 4095) / 4096 * 4096);
+}
+
+const dj__backend dj__backend_cpu = {
+    .version = DJ__BACKEND_VERSION,
+    .name = "cpu",
+    .host_memory = true,
+    .supports = supports,
+    .create = create,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+};

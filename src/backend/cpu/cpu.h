@@ -1,0 +1,39 @@
+/*
+ * Inside of the CPU backend: what its files share. Kernels of our own live in isa/, compiled once
+ * per instruction set and collected in one table each; onednn.c holds every oneDNN call; backend.c
+ * chooses between them when a program is compiled.
+ */
+#ifndef DOJO_BACKEND_CPU_H
+#define DOJO_BACKEND_CPU_H
+
+#include "engine/backend.h"
+
+/* An own kernel of one op, without state: everything is in the call. */
+typedef struct dj__own {
+  dj_status (*run)(const dj__call *c, void *self);
+  bool (*supports)(const dj__call *c);    /* NULL: always. Shapes and dtypes only. */
+  size_t (*workspace)(const dj__call *c); /* NULL: none. Bytes of scratch for these shapes. */
+} dj__own;
+
+/* All own kernels of one instruction set; an op without one has run == NULL. */
+typedef struct dj__kernels {
+  const char *isa;
+  dj__own op[DJ__N_OPS];
+  /* dst[i] = src[i] with conversion, any pair of dtypes (see dj__convert in isa/isa.h). */
+  void (*convert)(void *dst, dj_dtype dt, const void *src, dj_dtype st, int64_t n, int threads);
+  /* y = act(y + bias) in place: y (rows, n) f32 or bf16, bias (n) or NULL; act as in dj__post. */
+  void (*post)(void *y, dj_dtype yt, int64_t rows, int64_t n, const void *bias, dj_dtype bt,
+               int act, int threads);
+} dj__kernels;
+
+extern const dj__kernels dj__kernels_generic, dj__kernels_avx2, dj__kernels_avx512;
+
+/* The table for `isa` (NULL: the best this CPU runs); NULL with an error if the name is unknown or
+ * the CPU lacks it. */
+const dj__kernels *dj__kernels_find(const char *isa);
+
+/* matmul and convolutions. supports() is exact: it tries to make the primitive description. */
+bool dj__onednn_supports(const dj__call *c, int threads);
+dj_status dj__onednn_create(const dj__call *c, int threads, const dj__kernels *own, dj__kernel *k);
+
+#endif

@@ -1,0 +1,18 @@
+/* The table of own kernels of one instruction set. */
+#include "backend/cpu/isa/isa.h"
+#include "engine/ewise.h"
+
+const dj__kernels DJ__I(kernels) = {
+    .isa = DJ__STR(DJ_ISA),
+    .convert = DJ__I(convert),
+    .post = DJ__I(post),
+    .op =
+        {
+#define DJ__X(name, operands, expression, flops)                                                   \
+  [DJ__OP_##name] = {DJ__I(ewise_run), DJ__I(ewise_supports), DJ__I(ewise_workspace)},
+            DJ__EWISE_LIST(DJ__X)
+#undef DJ__X
+                [DJ__OP_fused] = {DJ__I(ewise_run), DJ__I(ewise_supports), DJ__I(ewise_workspace)},
+            [DJ__OP_cast] = {DJ__I(cast_run), NULL, NULL},
+        },
+};
