@@ -44,7 +44,7 @@ typedef struct loop {
   dj__checkpointer *checkpoints;
   dj__events *events;
   dj__run_state state; // step: updates done
-  bool higher_is_better;
+  uint64_t first_step; // where this process began
 
   // Time, in seconds of the monotonic clock:
   double began, last_checkpoint, last_progress, last_flush;
@@ -212,6 +212,7 @@ static dj_status set_up(loop *l) {
   DJ_TRY(dj__checkpointer_open(l->run->dir, l->run->recipe->train.keep, l->vars, &l->checkpoints));
   DJ_TRY(dj__events_create(l->run->dir, wall_s(), l->run->resumed ? l->state.step + 1 : 0,
                            &l->events));
+  l->first_step = l->state.step;
   l->began = l->last_checkpoint = l->rate_from = now_s();
   return DJ_OK;
 }
@@ -311,15 +312,25 @@ static void log_point(loop *l, double lr) {
   }
 }
 
+static int format_time(char *text, size_t size, double seconds) {
+  long t = (long)(seconds + 0.5);
+  if (t >= 3600) return snprintf(text, size, "%ld h %02ld min left", t / 3600, t / 60 % 60);
+  if (t >= 60) return snprintf(text, size, "%ld min %02ld s left", t / 60, t % 60);
+  return snprintf(text, size, "%ld s left", t);
+}
+
 static void progress(loop *l, bool at_once) {
   double now = now_s();
   if (!at_once && now - l->last_progress < 0.1) return;
   l->last_progress = now;
-  char note[160];
+  char note[200];
   double seconds = now - l->began - l->paused;
   double rate = seconds > 0 ? (double)l->samples / seconds : 0;
-  int n = snprintf(note, sizeof note, "loss %.4g  %.4g samples/s", (double)*l->loss,
+  uint64_t done = l->state.step - l->first_step;
+  double left = done ? (now - l->began) / (double)done * (double)(l->total - l->state.step) : 0;
+  int n = snprintf(note, sizeof note, "loss %.4g  %.4g samples/s  ", (double)*l->loss,
                    l->rate > 0 ? l->rate : rate);
+  n += format_time(note + n, sizeof note - (size_t)n, left);
   if (!isnan(l->state.best))
     (void)snprintf(note + n, sizeof note - (size_t)n, "  best %s %.4g", l->state.best_name,
                    l->state.best);

@@ -91,22 +91,15 @@ static dj_status parse_precision(const char *text, dj_precision *p) {
 }
 
 static dj_status from_json(dj_run *r, const char *path, json_t *j) {
-  const char *store = NULL, *backend, *precision;
+  const char *backend, *precision;
   int version, threads;
   json_int_t steps, total, created;
   json_error_t e;
-  if (json_unpack_ex(j, &e, 0, "{s:i, s:s?n, s:s, s:s, s:i, s:I, s:I, s:I}", "version", &version,
-                     "store", &store, "backend", &backend, "precision", &precision, "threads",
-                     &threads, "steps", &steps, "total", &total, "created", &created) != 0) {
-    // jansson of older systems does not take "s?n": a null store is read by hand.
-    json_t *v = json_object_get(j, "store");
-    if (!json_is_null(v) ||
-        json_unpack_ex(j, &e, 0, "{s:i, s:s, s:s, s:i, s:I, s:I, s:I}", "version", &version,
-                       "backend", &backend, "precision", &precision, "threads", &threads, "steps",
-                       &steps, "total", &total, "created", &created) != 0)
-      return bad_run_json(path, e.text);
-    store = NULL;
-  }
+  if (json_unpack_ex(j, &e, 0, "{s:i, s:s, s:s, s:i, s:I, s:I, s:I}", "version", &version,
+                     "backend", &backend, "precision", &precision, "threads", &threads, "steps",
+                     &steps, "total", &total, "created", &created) != 0)
+    return bad_run_json(path, e.text);
+  const char *store = json_string_value(json_object_get(j, "store")); // null: none
   if (version != 1) return bad_run_json(path, "written by another version");
   if (threads < 1 || threads > 4096 || steps < 0 || total < 0 ||
       strlen(backend) >= sizeof r->backend || parse_precision(precision, &r->precision))
