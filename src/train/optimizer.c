@@ -77,7 +77,8 @@ static dj_status update(dj_graph *g, dj_val loss, const dj_optimizer *o, const p
     dj_adamw(g, hyper, guard, u, n);
   else
     dj_sgd(g, hyper, guard, u, n);
-  dj_output(g, "loss", loss);
+  // Not `loss` itself: accumulated, it is a variable, which is zero again at the end of the run.
+  dj_output(g, "loss", dj_reshape(g, dj_slice(g, guard, 0, 0, 1), DJ_SCALAR));
   dj_output(g, "grad_norm", norm);
   free(grads);
   free(u);

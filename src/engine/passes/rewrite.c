@@ -23,11 +23,24 @@ void dj__rewrite_abort(dj__rewrite *r) {
   *r = (dj__rewrite){0};
 }
 
+/* A source's attribute points to its name and data in the arena of the old graph, which may go
+ * before the program does. */
+static bool own_source(dj__rewrite *r, const dj__node *old, dj__node *copy) {
+  dj__source_attr *a = copy->attr;
+  if (a->name && !(a->name = dj__arena_strdup(&r->dst->arena, a->name))) return false;
+  if (!a->data) return true;
+  const dj__value *v = &r->src->values[old->out[0]];
+  a->data = dj__arena_copy(&r->dst->arena, a->data,
+                           (size_t)dj_shape_count(&v->shape) * dj_dtype_size(v->dtype));
+  return a->data != NULL;
+}
+
 dj__node *dj__rewrite_copy(dj__rewrite *r, const dj__node *n, const dj_val *in,
                            const dj_dtype *out_dtypes) {
   dj_graph *g = r->dst;
   dj__node *c = dj__append_node(g, n->op, in, n->n_in, n->attr, n->attr_size, n->label);
   if (!c) return NULL;
+  if (dj__is_source(n) && !own_source(r, n, c)) return NULL;
   c->backward = n->backward;
   c->n_out = n->n_out;
   for (int k = 0; k < n->n_out; k++) {
