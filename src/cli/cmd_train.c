@@ -54,6 +54,7 @@ typedef struct options {
   bool json, keys;
 } options;
 
+#if __has_include("dojo/drive.h")
 // ---- the store's memory of what was trained on it ----------------------------------------------
 
 static bool wants_drive(const dj_recipe *r, const dj_store_drive *d) {
@@ -137,6 +138,8 @@ static dj_status record_model(dj_store *s, const dj_run *run, const dj_store_run
   return st;
 }
 
+#endif
+
 // ---- training ----------------------------------------------------------------------------------
 
 typedef struct job {
@@ -177,6 +180,7 @@ static dj_status resume(const options *o, job *b) {
   return make_task(dj_run_recipe(b->run), dj_run_store(b->run), &b->task);
 }
 
+#if __has_include("dojo/drive.h")
 static dj_status train(const job *b, dj_train_result *result) {
   dj_store *store;
   dj_store_run record = {0};
@@ -187,6 +191,12 @@ static dj_status train(const job *b, dj_train_result *result) {
   dj_store_close(store);
   return s;
 }
+
+#else
+static dj_status train(const job *b, dj_train_result *result) {
+  return dj_run_train(b->run, b->task, &(dj_train_options){.stop = &stop}, result);
+}
+#endif
 
 static json_t *maybe(double v) {
   return isfinite(v) ? json_real(v) : json_null();
