@@ -161,7 +161,7 @@ static dj_val transformer(dj_graph *g) {
 
 static const net nets[] = {
     {"pilotnet", pilotnet, {{"x", 0}, {"y", 0}}, 5e-5, 1e-3},
-    {"resnet", resnet, {{"x", 0}, {"y", CLASSES}}, 1e-3, 1e-2},
+    {"resnet", resnet, {{"x", 0}, {"y", CLASSES}}, 1e-3, 5e-3},
     {"transformer", transformer, {{"x", VOCABULARY}, {"y", VOCABULARY}}, 1e-3, 5e-2},
 };
 
