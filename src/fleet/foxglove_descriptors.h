@@ -1,7 +1,7 @@
 /*
- * Protobuf descriptors of the messages in our logs, embedded when building (scripts/embed.cmake): each
- * is a serialized google.protobuf.FileDescriptorSet with all imports, which is what an MCAP schema
- * record with encoding "protobuf" holds.
+ * Protobuf descriptors of the messages in our logs, embedded when building (scripts/embed.cmake):
+ * each is a serialized google.protobuf.FileDescriptorSet with all imports, which is what an MCAP
+ * schema record with encoding "protobuf" holds.
  */
 #ifndef DOJO_FLEET_FOXGLOVE_DESCRIPTORS_H
 #define DOJO_FLEET_FOXGLOVE_DESCRIPTORS_H

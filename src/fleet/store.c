@@ -361,7 +361,8 @@ static dj_status recut(dj_store *s, const dj_store_drive *old) {
   free(log);
   if (st) return st;
   if (strcmp(d.digest, old->digest) != 0)
-    dj_message(DJ_LOG_WARN, "%s: the log of '%s' has changed since it was added", s->path, old->name);
+    dj_message(DJ_LOG_WARN, "%s: the log of '%s' has changed since it was added", s->path,
+               old->name);
   st = dj__catalogue_put_drive(s->db, &d);
   free(d.clips);
   return st;
