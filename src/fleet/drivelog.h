@@ -13,7 +13,7 @@
   "dojo.drive" /* written first: name, format, source_digest, source, cameras */
 #define DJ__META_END "dojo.drive.end" /* written last: n_skipped */
 
-/* [a-z0-9_-]+, shorter than DJ_NAME_BYTES. */
+/* [a-z0-9_-]+, shorter than DJ_NAME_BYTES (store.c). */
 bool dj__drive_name_ok(const char *name);
 
 /* Values in range? Errors are `status` and name the quantity and its value. */

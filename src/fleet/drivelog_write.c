@@ -43,11 +43,6 @@ struct dj_drive_writer {
   bool video[DJ_MAX_CAMERAS]; // the camera's channel holds video
 };
 
-bool dj__drive_name_ok(const char *name) {
-  size_t n = strnlen(name, DJ_NAME_BYTES);
-  return n > 0 && n < DJ_NAME_BYTES && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") == n;
-}
-
 static dj_status check_unit(dj_status status, const char *what, const double q[4]) {
   double n = sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
   if (!(fabs(n - 1) < 1e-3))

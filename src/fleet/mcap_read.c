@@ -445,12 +445,6 @@ const dj_mcap_channel *dj_mcap_channel_by_topic(const dj_mcap *m, const char *to
   return NULL;
 }
 
-const char *dj_mcap_pair_value(const dj_mcap_pair *pairs, size_t n, const char *key) {
-  for (size_t i = 0; i < n; i++)
-    if (!strcmp(pairs[i].key, key)) return pairs[i].value;
-  return NULL;
-}
-
 static dj_status wrong_record(const dj_mcap *m, uint64_t at, const char *wanted, uint8_t op) {
   return at_offset(
       m,

@@ -111,7 +111,7 @@ static void floor_colour(const world *w, double x, double y, double pixel, doubl
   while (i < AHEAD - 1 && w->x[i] < x) i++;
   double yaw = w->yaw_at[i];
   double d = (y - w->y[i]) * cos(yaw) - (x - w->x[i]) * sin(yaw);
-  double along = w->s + i * STEP_M;
+  double along = w->s + i * STEP_M + (x - w->x[i]) * cos(yaw) + (y - w->y[i]) * sin(yaw);
   bool lane = fabs(d) < HALF_LANE + 0.05;
   double base[3] = {118, 104, 88}, tarmac[3] = {70, 70, 74};
   memcpy(c, lane ? tarmac : base, sizeof base);
