@@ -111,6 +111,15 @@ static dj_status link_best(const char *run_dir, const char *path) {
   return s;
 }
 
+dj_status dj__checkpoint_make_best(const char *run_dir, uint64_t step) {
+  char *path = step_path(run_dir, step), *dir = dj__join(run_dir, FOLDER);
+  dj_status s = link_best(run_dir, path);
+  if (!s) s = dj__sync_dir(dir);
+  free(dir);
+  free(path);
+  return s;
+}
+
 static dj_status prune(const char *run_dir, int keep) {
   uint64_t *steps;
   size_t n;
@@ -127,14 +136,9 @@ static dj_status prune(const char *run_dir, int keep) {
 
 static dj_status write_checkpoint(const dj__checkpointer *c) {
   char *path = step_path(c->run_dir, c->state.step);
-  char *dir = dj__join(c->run_dir, FOLDER);
   dj_status s = save(c, path);
-  if (!s && c->is_best) {
-    s = link_best(c->run_dir, path);
-    if (!s) s = dj__sync_dir(dir);
-  }
+  if (!s && c->is_best) s = dj__checkpoint_make_best(c->run_dir, c->state.step);
   if (!s) s = prune(c->run_dir, c->keep);
-  free(dir);
   free(path);
   return s;
 }

@@ -192,6 +192,9 @@ static dj_status restore(loop *l) {
   l->state.best_step = c.best_step;
   memcpy(l->state.best_name, c.best_name, sizeof l->state.best_name);
   dj_checkpoint_info_free(&c);
+  // The trainer may have been killed between writing this checkpoint and naming it the best.
+  if (!s && !isnan(l->state.best) && l->state.best_step == l->state.step)
+    s = dj__checkpoint_make_best(l->run->dir, l->state.step);
   return s;
 }
 

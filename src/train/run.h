@@ -41,6 +41,9 @@ dj_status dj__checkpointer_submit(dj__checkpointer *c, const dj__run_state *stat
 dj_status dj__checkpointer_wait(dj__checkpointer *c);
 dj_status dj__checkpointer_close(dj__checkpointer *c); /* waits; NULL is fine */
 
+/* Makes best.safetensors another name of the checkpoint of `step`. */
+dj_status dj__checkpoint_make_best(const char *run_dir, uint64_t step);
+
 /* Loads the newest checkpoint that can be read; broken ones are warned of and passed over.
  * DJ_E_NOT_FOUND where there is none. */
 dj_status dj__checkpoint_load_last(const char *run_dir, dj_vars *v, dj_checkpoint_info *info);
