@@ -58,11 +58,11 @@ static const char *precision_text(dj_precision p) {
 }
 
 dj_status dj__run_write(const dj_run *r) {
-  json_t *j =
-      json_pack("{s:i, s:s?, s:s, s:s, s:i, s:I, s:I, s:s, s:I}", "version", 1, "store", r->store,
-                "backend", r->backend, "precision", precision_text(r->precision), "threads",
-                r->threads, "steps", (json_int_t)r->steps, "total", (json_int_t)r->total, "recipe",
-                r->recipe->digest, "created", (json_int_t)r->created_s);
+  json_t *j = json_pack("{s:i, s:s, s:s?, s:s, s:s, s:i, s:I, s:I, s:s, s:I}", "version", 1, "name",
+                        r->recipe->name, "store", r->store, "backend", r->backend, "precision",
+                        precision_text(r->precision), "threads", r->threads, "steps",
+                        (json_int_t)r->steps, "total", (json_int_t)r->total, "recipe",
+                        r->recipe->digest, "created", (json_int_t)r->created_s);
   char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
   json_decref(j);
   if (!text)
@@ -105,6 +105,8 @@ static dj_status from_json(dj_run *r, const char *path, json_t *j) {
       strlen(backend) >= sizeof r->backend || parse_precision(precision, &r->precision))
     return bad_run_json(path, "a value is out of range");
   r->store = store ? dj__strf("%s", store) : NULL;
+  const char *name = json_string_value(json_object_get(j, "name"));
+  r->name = name ? dj__strf("%s", name) : NULL;
   (void)snprintf(r->backend, sizeof r->backend, "%s", backend);
   r->threads = threads;
   r->steps = (uint64_t)steps;
@@ -133,6 +135,11 @@ static dj_status read_run_json(dj_run *r) {
 static dj_status read_recipe(dj_run *r) {
   char *path = dj__join(r->dir, "recipe.yaml");
   dj_status s = dj_recipe_load(path, &r->recipe);
+  if (!s && r->name && !dj_recipe_line(r->recipe, "name")) { // the copy's file name says nothing
+    free(r->recipe->name);
+    r->recipe->name = r->name;
+    r->name = NULL;
+  }
   free(path);
   return s;
 }
@@ -167,11 +174,14 @@ static dj_status settle_options(dj_run *r, const dj_run_options *o) {
 
 static dj_status already_there(const dj_run *r) {
   dj_run old = {.dir = r->dir, .lock = -1};
-  if (read_recipe(&old))
+  if (read_run_json(&old) || read_recipe(&old)) {
+    free(old.store);
+    free(old.name);
     return dj_error(DJ_E_EXISTS,
                     "%s: holds a run whose recipe cannot be read; choose another "
                     "folder",
                     r->dir);
+  }
   bool same = !strcmp(old.recipe->digest, r->recipe->digest);
   dj_status s =
       same
@@ -182,6 +192,8 @@ static dj_status already_there(const dj_run *r) {
           : dj_error(DJ_E_EXISTS, "%s: holds a run of another recipe ('%s'); choose another folder",
                      r->dir, old.recipe->name);
   dj_recipe_free(old.recipe);
+  free(old.store);
+  free(old.name);
   return s;
 }
 
@@ -245,6 +257,7 @@ void dj_run_close(dj_run *r) {
   if (!r) return;
   if (r->lock >= 0) close(r->lock);
   dj_recipe_free(r->recipe);
+  free(r->name);
   free(r->store);
   free(r->dir);
   free(r);
@@ -311,7 +324,8 @@ dj_status dj_run_read(const char *dir, dj_run_info *info) {
   info->threads = r->threads;
   info->steps = r->total ? r->total : r->steps ? r->steps : r->recipe->train.steps;
   info->running = is_locked(r->dir);
-  free(r); // its parts live on in info
+  free(r->name);
+  free(r); // its other parts live on in info
   s = dj__events_read_dir(info->dir, see_event, info);
   if (s) {
     dj_run_info_free(info);

@@ -7,6 +7,7 @@
 struct dj_run {
   char *dir, *store; /* store: NULL if none */
   dj_recipe *recipe;
+  char *name; /* of the recipe when the run was made, from run.json; NULL once it is in `recipe` */
   char backend[32];
   dj_precision precision;
   int threads;       /* settled when the run was made, so that a resumed run has the same */
