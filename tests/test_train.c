@@ -273,6 +273,43 @@ static void resume_at_any_step(void **state) {
   free(want);
 }
 
+// The backend people train with, in both precisions, on two threads, stopped in the middle.
+static void cpu_backend_resumes_to_the_same_bytes(void **state) {
+  (void)state;
+  const char *const precisions[] = {"f32", "bf16"};
+  for (int k = 0; k < 2; k++) {
+    tiny_task t = tiny_make(32);
+    t.dropout = 0.1f;
+    char *bytes[2],
+        *text = dj__strf("precision: %s, steps: 40, batch: 32, ema: 0.9", precisions[k]);
+    size_t size[2];
+    dj_recipe *r = tiny_recipe(text);
+    for (int stopped = 0; stopped < 2; stopped++) {
+      char *name = dj__strf("cpu-%s-%d", precisions[k], stopped), *dir = folder(name), *path;
+      dj_run *run;
+      OK(dj_run_create(dir, r, &(dj_run_options){.threads = 2}, &run));
+      if (stopped) {
+        assert_int_equal(dj_run_train(run, &t.base, &(dj_train_options){.stop_at = 17}, NULL),
+                         DJ_E_INTERRUPTED);
+        dj_run_close(run);
+        OK(dj_run_resume(dir, &run));
+      }
+      OK(dj_run_train(run, &t.base, NULL, NULL));
+      dj_run_close(run);
+      OK(dj_checkpoint_find(dir, DJ_CHECKPOINT_LAST, &path));
+      OK(dj__read_file(path, 1 << 24, &bytes[stopped], &size[stopped]));
+      free(path);
+      free(dir);
+      free(name);
+    }
+    assert_same(bytes[0], size[0], bytes[1], size[1]);
+    free(bytes[0]);
+    free(bytes[1]);
+    dj_recipe_free(r);
+    free(text);
+  }
+}
+
 static float *weights_of(const char *name, dj_vars *v) {
   char *dir = folder(name), *path;
   OK(dj_checkpoint_find(dir, DJ_CHECKPOINT_LAST, &path));
@@ -472,6 +509,7 @@ int main(void) {
       cmocka_unit_test(it_learns),
       cmocka_unit_test(two_runs_are_equal),
       cmocka_unit_test(resume_at_any_step),
+      cmocka_unit_test(cpu_backend_resumes_to_the_same_bytes),
       cmocka_unit_test(accumulation_is_a_big_batch),
       cmocka_unit_test(evaluation_takes_the_average),
       cmocka_unit_test(nonfinite_stops),
