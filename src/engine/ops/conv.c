@@ -456,17 +456,19 @@ CONV_SAMPLES(CONV_ATTR)
    DJ__ATTR(nm##_attr),                                                                            \
    .bench = b},
 
-/* Epilogues: y (2, 6, 5, 8) from x (2, 6, 5, 4), both ways. */
+/* Epilogues: y (2, 6, 5, 8) from x (2, 6, 5, 4), both ways. X(name, bias, activation, lowest value
+ * of inputs and weights, largest bias). relu keeps clear of its kink for the gradient check: its
+ * channels are on or off as a whole. */
 #define POST_SAMPLES(X)                                                                            \
-  X(bias, true, 0)                                                                                 \
-  X(relu, false, DJ__OP_relu)                                                                      \
-  X(bias_relu, true, DJ__OP_relu)                                                                  \
-  X(bias_elu, true, DJ__OP_elu)                                                                    \
-  X(bias_sigmoid, true, DJ__OP_sigmoid)                                                            \
-  X(bias_tanh, true, DJ__OP_tanh)                                                                  \
-  X(bias_silu, true, DJ__OP_silu)                                                                  \
-  X(bias_gelu, true, DJ__OP_gelu)
-#define POST_ATTR(nm, b, op)                                                                       \
+  X(bias, true, 0, -1.0f, 1.0f)                                                                    \
+  X(relu, false, DJ__OP_relu, 0.1f, 200.0f)                                                        \
+  X(bias_relu, true, DJ__OP_relu, 0.1f, 200.0f)                                                    \
+  X(bias_elu, true, DJ__OP_elu, -1.0f, 1.0f)                                                       \
+  X(bias_sigmoid, true, DJ__OP_sigmoid, -1.0f, 1.0f)                                               \
+  X(bias_tanh, true, DJ__OP_tanh, -1.0f, 1.0f)                                                     \
+  X(bias_silu, true, DJ__OP_silu, -1.0f, 1.0f)                                                     \
+  X(bias_gelu, true, DJ__OP_gelu, -1.0f, 1.0f)
+#define POST_ATTR(nm, b, op, low, high)                                                            \
   static const dj__conv_attr post_##nm = {.stride = {1, 1},                                        \
                                           .pad = {1, 1, 1, 1},                                     \
                                           .dilation = {1, 1},                                      \
@@ -475,15 +477,17 @@ CONV_SAMPLES(CONV_ATTR)
                                           .in_w = 5,                                               \
                                           .post = {b, op}};
 POST_SAMPLES(POST_ATTR)
-#define POST_FORWARD(nm, b, op)                                                                    \
+#define POST_FORWARD(nm, b, op, low, high)                                                         \
   {.label = "post_" #nm,                                                                           \
    .n_in = (b) ? 3 : 2,                                                                            \
    .in = {DJ__F32(2, 6, 5, 4), DJ__F32(8, 3, 3, 4), DJ__F32(8)},                                   \
+   .range = {{.lo = low, .hi = 1}, {.lo = low, .hi = 1}, {.lo = -(high), .hi = high}},             \
    DJ__ATTR(post_##nm)},
-#define POST_DATA(nm, b, op)                                                                       \
+#define POST_DATA(nm, b, op, low, high)                                                            \
   {.label = "post_" #nm,                                                                           \
    .n_in = (b) ? 3 : 2,                                                                            \
    .in = {DJ__F32(2, 6, 5, 8), DJ__F32(8, 3, 3, 4), DJ__F32(4)},                                   \
+   .range = {{.lo = low, .hi = 1}, {.lo = low, .hi = 1}, {.lo = -(high), .hi = high}},             \
    DJ__ATTR(post_##nm)},
 
 static const dj__sample conv2d_samples[] = {CONV_SAMPLES(FORWARD) POST_SAMPLES(POST_FORWARD)};

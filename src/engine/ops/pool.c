@@ -286,8 +286,14 @@ static dj_status resize_grad_ref(const dj__call *call) {
 POOL_SAMPLES(POOL_ATTR)
 #define POOL_Y(N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr)                                         \
   DJ__F32(N, POOL_OUT(H, KH, sh, pt, pb), POOL_OUT(W, KW, sw, pl, pr), C)
+/* Values lie far apart, so that a gradient check's step changes no maximum. */
 #define POOL_X_SAMPLE(nm, N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr, b)                           \
-  {.label = #nm, .n_in = 1, .in = {DJ__F32(N, H, W, C)}, DJ__ATTR(nm##_attr), .bench = b},
+  {.label = #nm,                                                                                   \
+   .n_in = 1,                                                                                      \
+   .in = {DJ__F32(N, H, W, C)},                                                                    \
+   .range = {{.lo = -100.0f, .hi = 100.0f}},                                                         \
+   DJ__ATTR(nm##_attr),                                                                            \
+   .bench = b},
 #define POOL_DY_SAMPLE(nm, N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr, b)                          \
   {.label = #nm,                                                                                   \
    .n_in = 1,                                                                                      \
