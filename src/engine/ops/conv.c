@@ -37,11 +37,12 @@ static dj_status out_size(const dj__infer *s, const dj__conv_attr *a, int axis, 
   if (kernel < 1 || kernel > CONV_LIMIT || in < 1 || in > CONV_SIDE_LIMIT)
     return dj__bad(s, "kernel size %lld on input size %lld is out of range", (long long)kernel,
                    (long long)in);
-  int64_t room = in + a->pad[axis] + a->pad[axis + 2] - a->dilation[axis] * (kernel - 1) - 1;
+  int64_t padded = in + a->pad[axis] + a->pad[axis + 2];
+  int64_t room = padded - a->dilation[axis] * (kernel - 1) - 1;
   if (room < 0)
     return dj__bad(s, "kernel of %s %lld with dilation %d is larger than the padded input (%lld)",
                    axis ? "width" : "height", (long long)kernel, a->dilation[axis],
-                   (long long)(in + a->pad[axis] + a->pad[axis + 2]));
+                   (long long)padded);
   *out = room / a->stride[axis] + 1;
   return DJ_OK;
 }

@@ -25,10 +25,13 @@ static dj_status pool_size(const dj__infer *s, const dj__pool_attr *a, int64_t h
     if (p0 < 0 || p1 < 0 || p0 >= k || p1 >= k)
       return dj__bad(s, "padding %d and %d must be at least 0 and less than the kernel size %d", p0,
                      p1, k);
-    if (in[i] < 1 || in[i] > SIDE_LIMIT || in[i] + p0 + p1 < k)
+    if (in[i] < 1 || in[i] > SIDE_LIMIT)
+      return dj__bad(s, "input size %lld is out of range", (long long)in[i]);
+    int64_t padded = in[i] + p0 + p1;
+    if (padded < k)
       return dj__bad(s, "kernel size %d is larger than the padded input (%lld)", k,
-                     (long long)(in[i] + p0 + p1));
-    out[i] = (in[i] + p0 + p1 - k) / a->stride[i] + 1;
+                     (long long)padded);
+    out[i] = (padded - k) / a->stride[i] + 1;
   }
   return DJ_OK;
 }
@@ -291,7 +294,7 @@ POOL_SAMPLES(POOL_ATTR)
   {.label = #nm,                                                                                   \
    .n_in = 1,                                                                                      \
    .in = {DJ__F32(N, H, W, C)},                                                                    \
-   .range = {{.lo = -100.0f, .hi = 100.0f}},                                                         \
+   .range = {{.lo = -100.0f, .hi = 100.0f}},                                                       \
    DJ__ATTR(nm##_attr),                                                                            \
    .bench = b},
 #define POOL_DY_SAMPLE(nm, N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr, b)                          \
