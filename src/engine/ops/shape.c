@@ -215,7 +215,7 @@ dj_val dj_slice(dj_graph *g, dj_val x, int axis, int64_t start, int64_t length) 
   return dj__emit(g, DJ__OP_slice, &x, 1, &attr, sizeof attr);
 }
 
-enum { CONCAT_MOST = 256 };
+enum { CONCAT_MOST = 32 }; // `follow` has a bit for each
 
 dj_val dj_concat(dj_graph *g, const dj_val *x, int n, int axis) {
   if (n < 1 || n > CONCAT_MOST)
