@@ -1,0 +1,138 @@
+/*
+ * dojo4d: space and time. Every frame of the window goes through one convolutional backbone; its
+ * features, with speed and ego motion where known, enter a feature queue that a GRU fuses over
+ * time; heads predict control and ego path, each with its uncertainty, at every frame of the window
+ * (so a window of T frames gives T training signals for T backbone passes).
+ *
+ * Several cameras are folded into the batch for the backbone; a learned embedding tells them apart
+ * and their features are summed. One camera is the same network with another rig.
+ *
+ * The backbone has no batch statistics: convolutions carry bias and ReLU in their epilogue, and the
+ * second convolution of a residual block starts small, so that a block starts near the identity
+ * (Zhang, Dauphin & Ma 2019, "Fixup initialization").
+ */
+#include "drive/network.h"
+
+static dj_status check(const dj_recipe *r) {
+  int shrink = 1 << r->network.stages;
+  if (r->data.height / shrink >= 2 && r->data.width / shrink >= 2) return DJ_OK;
+  return dj_error(DJ_E_INVALID,
+                  "%s:%d: %d stages halve %dx%d pixels to nothing; use fewer stages or larger "
+                  "frames",
+                  r->file, dj_recipe_line(r, "network.stages"), r->network.stages, r->data.width,
+                  r->data.height);
+}
+
+static int stage_channels(const dj_recipe *r, int stage) {
+  return r->network.channels << (stage < 3 ? stage : 2);
+}
+
+/* x (N, H, W, 3) -> (N, H / 2^stages, W / 2^stages, C') */
+static dj_val backbone(dj_graph *g, const dj_recipe *r, dj_val x) {
+  dj_graph_push(g, "backbone");
+  for (int i = 0; i < r->network.stages; i++) {
+    int c = stage_channels(r, i);
+    dj_graph_push(g, "stage%d", i);
+    x = dj__layer_conv(g, "down", x, c, i ? 3 : 5, 2, true, 1);
+    for (int k = 0; i > 0 && k < r->network.depth; k++) {
+      dj_graph_push(g, "block%d", k);
+      dj_val y = dj__layer_conv(g, "conv1", x, c, 3, 1, true, 1);
+      y = dj__layer_conv(g, "conv2", y, c, 3, 1, false, 0.1f);
+      x = dj_relu(g, dj_add(g, x, y));
+      dj_graph_pop(g);
+    }
+    dj_graph_pop(g);
+  }
+  dj_graph_pop(g);
+  return x;
+}
+
+/* Features of each frame: (B*T, hidden) */
+static dj_val frames(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool training) {
+  int64_t n = (int64_t)in->b * in->t * in->cameras;
+  dj_val x = dj_reshape(g, in->image, DJ_SHAPE(n, in->h, in->w, 3));
+  x = backbone(g, r, dj_affine(g, dj_cast(g, x, DJ_F32), 2 / 255.0f, -1));
+  dj_shape s = dj_val_shape(g, x);
+  if (s.rank != 4) return DJ_NONE;
+  x = dj_reshape(g, x, DJ_SHAPE(n, s.dim[1] * s.dim[2] * s.dim[3]));
+  x = dj_dropout(g, x, training ? r->network.dropout : 0);
+  x = dj__layer_linear(g, "feature", x, r->network.hidden, 1.4f);
+  if (in->cameras > 1) {
+    x = dj_reshape(g, x, DJ_SHAPE((int64_t)in->b * in->t, in->cameras, r->network.hidden));
+    x = dj_add(
+        g, x,
+        dj_param(g, "camera", DJ_SHAPE(in->cameras, r->network.hidden), dj_init_normal(0.1f)));
+    x = dj_sum(g, x, 1u << 1);
+  }
+  return dj_relu(g, x);
+}
+
+/* Speed and motion, about -1..1: (B*T, 4) */
+static dj_val vehicle(dj_graph *g, const dj__net_in *in) {
+  int64_t n = (int64_t)in->b * in->t;
+  dj_val speed = dj_affine(g, dj_reshape(g, in->speed, DJ_SHAPE(n, 1)), 0.05f, 0);
+  return dj_concat(g, (dj_val[]){speed, dj_reshape(g, in->motion, DJ_SHAPE(n, 3))}, 2, 1);
+}
+
+/* x (B*T, I) -> states of all times (B*T, hidden) */
+static dj_val fuse(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_val x) {
+  int hidden = r->network.hidden, t_max = in->t;
+  dj_val states[64];
+  dj_graph_push(g, "queue");
+  dj_val gx = dj_reshape(g, dj__layer_linear(g, "input", x, 3 * hidden, 1),
+                         DJ_SHAPE(in->b, t_max, 3 * hidden));
+  dj_graph_push(g, "state");
+  dj_val u = dj_param(g, "weight", DJ_SHAPE(3 * hidden, hidden),
+                      dj_init_normal(dj_init_he(hidden).a * 0.5f));
+  dj_val c = dj_param(g, "bias", DJ_SHAPE(3 * hidden), dj_init_const(0));
+  dj_graph_pop(g);
+  dj_val h = dj_broadcast(g, dj_scalar(g, 0), DJ_SHAPE(in->b, hidden));
+  for (int t = 0; t < t_max; t++) {
+    dj_val gxt = dj_reshape(g, dj_slice(g, gx, 1, t, 1), DJ_SHAPE(in->b, 3 * hidden));
+    h = dj_gru_cell(g, gxt, dj_linear(g, h, u, c), h);
+    states[t] = dj_reshape(g, h, DJ_SHAPE(in->b, 1, hidden));
+  }
+  dj_graph_pop(g);
+  dj_val all = t_max > 1 ? dj_concat(g, states, t_max, 1) : states[0]; // (B, T, hidden)
+  return dj_reshape(g, all, DJ_SHAPE((int64_t)in->b * t_max, hidden));
+}
+
+static void path_head(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_val x,
+                      dj__net_out *out) {
+  int k = r->network.hypotheses;
+  int64_t n = (int64_t)k * DJ_PATH_POINTS * 2;
+  dj_graph_push(g, "path");
+  dj_val h = dj_relu(g, dj__layer_linear(g, "hidden", x, r->network.hidden, 1.4f));
+  dj_val y = dj__layer_linear(g, "points", h, (int)n, 0.1f);
+  dj_val lb = dj__layer_linear(g, "scale", h, (int)n, 0.1f);
+  dj_val choice = dj__layer_linear(g, "choice", h, k, 0.5f);
+  dj_graph_pop(g);
+  // A unit of the output is a metre now and eleven in ten seconds: what errors look like at either
+  // end.
+  float scale[DJ_PATH_POINTS * 2];
+  for (int i = 0; i < DJ_PATH_POINTS; i++)
+    scale[2 * i] = scale[2 * i + 1] = 1 + (float)dj_path_time(i);
+  dj_shape s = DJ_SHAPE(in->b, in->t, k, DJ_PATH_POINTS, 2);
+  out->path = dj_mul(g, dj_reshape(g, y, s), dj_const_f32(g, scale, DJ_SHAPE(DJ_PATH_POINTS, 2)));
+  out->path_lb = dj_clamp(g, dj_reshape(g, lb, s), -5, 5);
+  out->choice = dj_reshape(g, choice, DJ_SHAPE(in->b, in->t, k));
+}
+
+static void build(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool training,
+                  dj__net_out *out) {
+  dj_val x = frames(g, r, in, training); // (B*T, hidden)
+  dj_val seen = x;
+  if (r->network.speed_input) x = dj_concat(g, (dj_val[]){x, vehicle(g, in)}, 2, 1);
+  if (r->network.recurrent) x = dj_concat(g, (dj_val[]){fuse(g, r, in, x), seen}, 2, 1);
+  *out = (dj__net_out){.t = in->t, .path = DJ_NONE, .path_lb = DJ_NONE, .choice = DJ_NONE};
+  dj_graph_push(g, "control");
+  dj_val c = dj_relu(g, dj__layer_linear(g, "hidden", x, r->network.hidden, 1.4f));
+  c = dj__layer_linear(g, "out", c, 4, 0.5f);
+  dj_graph_pop(g);
+  c = dj_reshape(g, c, DJ_SHAPE(in->b, in->t, 4));
+  out->control = dj_slice(g, c, 2, 0, 2);
+  out->control_lb = dj_clamp(g, dj_slice(g, c, 2, 2, 2), -6, 3);
+  if (r->data.labels & DJ_LABEL_PATH) path_head(g, r, in, x, out);
+}
+
+const dj__network dj__net_dojo4d = {"dojo4d", check, build};

@@ -1,0 +1,48 @@
+/* The registry of networks, and the layers they share. */
+#include "drive/network.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "dojo/drive.h"
+
+static const dj__network *const networks[] = {&dj__net_dojo4d, &dj__net_pilotnet};
+enum { N_NETWORKS = sizeof networks / sizeof *networks };
+
+const char *dj_network_name(int i) {
+  return i >= 0 && i < N_NETWORKS ? networks[i]->name : NULL;
+}
+
+const dj__network *dj__network_find(const dj_recipe *r) {
+  for (int i = 0; i < N_NETWORKS; i++)
+    if (!strcmp(networks[i]->name, r->network.name)) return networks[i];
+  dj_error(DJ_E_NOT_FOUND, "%s:%d: no network '%s'; there are dojo4d and pilotnet", r->file,
+           dj_recipe_line(r, "network.name"), r->network.name);
+  return NULL;
+}
+
+dj_val dj__layer_conv(dj_graph *g, const char *name, dj_val x, int out, int kernel, int stride,
+                      bool relu, float gain) {
+  dj_shape s = dj_val_shape(g, x);
+  int64_t c = s.dim[3], fan_in = c * kernel * kernel;
+  dj_graph_push(g, "%s", name);
+  dj_init init = dj_init_he(fan_in);
+  init.a *= gain;
+  dj_val w = dj_param(g, "weight", DJ_SHAPE(out, kernel, kernel, c), init); // (O, KH, KW, C)
+  dj_val b = dj_param(g, "bias", DJ_SHAPE(out), dj_init_const(0));
+  dj_conv2d_args a = dj_conv2d_same(kernel, stride);
+  dj_val y = dj_conv2d(g, x, w, b, &a);
+  dj_graph_pop(g);
+  return relu ? dj_relu(g, y) : y;
+}
+
+dj_val dj__layer_linear(dj_graph *g, const char *name, dj_val x, int out, float gain) {
+  dj_shape s = dj_val_shape(g, x);
+  int64_t in = s.rank ? s.dim[s.rank - 1] : 1;
+  dj_graph_push(g, "%s", name);
+  dj_val w = dj_param(g, "weight", DJ_SHAPE(out, in), dj_init_normal(gain / sqrtf((float)in)));
+  dj_val b = dj_param(g, "bias", DJ_SHAPE(out), dj_init_const(0));
+  dj_val y = dj_linear(g, x, w, b);
+  dj_graph_pop(g);
+  return y;
+}

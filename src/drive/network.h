@@ -1,0 +1,49 @@
+/*
+ * What a driving network is: one function that adds it to a graph. One file a network; the registry
+ * is in network.c. A network reads the batch's inputs and gives what its heads predict; losses,
+ * masks and scores are the task's.
+ */
+#ifndef DOJO_DRIVE_NETWORK_H
+#define DOJO_DRIVE_NETWORK_H
+
+#include "dojo/train.h"
+
+/* B samples, T frames a window, C cameras. */
+typedef struct dj__net_in {
+  int b, t, cameras, h, w;
+  dj_val image;  /* (B, T, C, H, W, 3) u8 */
+  dj_val speed;  /* (B, T) m/s; 0 where unknown */
+  dj_val motion; /* (B, T, 3) dx, dy, dyaw since the frame before; 0 where unknown */
+} dj__net_in;
+
+/* T' = frames with predictions, the last ones of the window: T or 1. DJ_NONE: no such head. */
+typedef struct dj__net_out {
+  int t;
+  dj_val control;    /* (B, T', 2) steering, throttle */
+  dj_val control_lb; /* (B, T', 2) log of the Laplacian's scale */
+  dj_val path;       /* (B, T', K, 33, 2) x forward, y left, m */
+  dj_val path_lb;    /* (B, T', K, 33, 2) */
+  dj_val choice;     /* (B, T', K) logits */
+} dj__net_out;
+
+typedef struct dj__network {
+  const char *name;
+  /* Checks what shape inference cannot (sizes, windows). */
+  dj_status (*check)(const dj_recipe *r);
+  void (*build)(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool training,
+                dj__net_out *out);
+} dj__network;
+
+extern const dj__network dj__net_dojo4d, dj__net_pilotnet;
+/* By name; NULL with an error that lists the names. */
+const dj__network *dj__network_find(const dj_recipe *r);
+
+/* ---- layers that networks share; all make their variables under the present label ---- */
+/* Square convolution, "same" padding, bias, ReLU if asked for. x (N, H, W, C) -> (N, H', W', out)
+ */
+dj_val dj__layer_conv(dj_graph *g, const char *name, dj_val x, int out, int kernel, int stride,
+                      bool relu, float gain);
+/* x (..., I) -> (..., out) */
+dj_val dj__layer_linear(dj_graph *g, const char *name, dj_val x, int out, float gain);
+
+#endif

@@ -1,0 +1,16 @@
+/* Inside of the driving task, for evaluation and pictures. */
+#ifndef DOJO_DRIVE_TASK_H
+#define DOJO_DRIVE_TASK_H
+
+#include "dojo/drive.h"
+#include "drive/network.h"
+
+/* The data spec of a recipe on a split. */
+dj_data_spec dj__drive_spec(const dj_recipe *r, const char *store, const char *split);
+/* Graph for evaluation: inputs as in training, outputs "control", "control_lb" (B, T', 2) and, with
+ * a path head, "path" (B, T', K, 33, 2), "path_lb", "choice" (B, T', K). */
+dj_status dj__drive_build_eval(const dj_recipe *r, int cameras, dj_graph *g, int *frames_out);
+/* Puts a batch into the program's inputs. */
+void dj__drive_fill(dj_program *p, const dj_batch *b);
+
+#endif
