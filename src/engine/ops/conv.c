@@ -70,7 +70,7 @@ static dj_status conv2d_infer(dj__infer *s) {
   DJ_TRY(dj__want_float(s, 1, 4));
   DJ_TRY(check_attr(s, a));
   const int64_t *x = s->in[0].shape.dim, *w = s->in[1].shape.dim;
-  int64_t oh, ow;
+  int64_t oh = 0, ow = 0;
   DJ_TRY(check_groups(s, a, x[3], w[0], w[3]));
   DJ_TRY(check_bias(s, a, w[0]));
   DJ_TRY(out_size(s, a, 0, x[1], w[1], &oh));
@@ -85,7 +85,7 @@ static dj_status conv2d_data_infer(dj__infer *s) {
   DJ_TRY(dj__want_float(s, 1, 4));
   DJ_TRY(check_attr(s, a));
   const int64_t *dy = s->in[0].shape.dim, *w = s->in[1].shape.dim;
-  int64_t oh, ow, c;
+  int64_t oh = 0, ow = 0, c;
   if (dy[3] != w[0])
     return dj__bad(s, "has %lld channels, the weights take %lld", (long long)dy[3],
                    (long long)w[0]);
@@ -111,7 +111,7 @@ static dj_status conv2d_weight_infer(dj__infer *s) {
   DJ_TRY(dj__want_float(s, 1, 4));
   DJ_TRY(check_attr(s, a));
   const int64_t *x = s->in[0].shape.dim, *dy = s->in[1].shape.dim;
-  int64_t oh, ow;
+  int64_t oh = 0, ow = 0;
   DJ_TRY(check_groups(s, a, x[3], dy[3], x[3] / a->groups));
   DJ_TRY(out_size(s, a, 0, x[1], a->kh, &oh));
   DJ_TRY(out_size(s, a, 1, x[2], a->kw, &ow));

@@ -37,7 +37,7 @@ static dj_status pool_size(const dj__infer *s, const dj__pool_attr *a, int64_t h
 }
 
 static dj_status pool_infer(dj__infer *s) {
-  int64_t out[2];
+  int64_t out[2] = {0};
   DJ_TRY(dj__want_float(s, 0, 4));
   const int64_t *x = s->in[0].shape.dim;
   DJ_TRY(pool_size(s, s->attr, x[1], x[2], out));
@@ -46,7 +46,7 @@ static dj_status pool_infer(dj__infer *s) {
 }
 
 static dj_status max_pool_grad_infer(dj__infer *s) {
-  int64_t out[2];
+  int64_t out[2] = {0};
   DJ_TRY(dj__want_float(s, 0, 4));
   const int64_t *x = s->in[0].shape.dim;
   DJ_TRY(pool_size(s, s->attr, x[1], x[2], out));
@@ -58,7 +58,7 @@ static dj_status max_pool_grad_infer(dj__infer *s) {
 
 static dj_status avg_pool_grad_infer(dj__infer *s) {
   const dj__pool_attr *a = s->attr;
-  int64_t out[2];
+  int64_t out[2] = {0};
   DJ_TRY(dj__want_float(s, 0, 4));
   const int64_t *dy = s->in[0].shape.dim;
   DJ_TRY(pool_size(s, a, a->in_h, a->in_w, out));
