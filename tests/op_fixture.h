@@ -66,15 +66,16 @@ static inline void fixture_set(dj_tensor *t, int64_t i, double v) {
   }
 }
 
-/* Fills t with the values that the sample wants for its input k. */
-static inline void fixture_fill(dj_tensor *t, const dj__op_def *def, const dj__sample *s, int k) {
+/* Fills t with the values that the sample wants for its input k; other salt, other values. */
+static inline void fixture_fill(dj_tensor *t, const dj__op_def *def, const dj__sample *s, int k,
+                                uint64_t salt) {
   float lo = s->range[k].lo, hi = s->range[k].hi, away = s->range[k].away;
   if (lo == 0 && hi == 0) {
     lo = t->dtype == DJ_F32 || t->dtype == DJ_BF16 ? -1 : 0;
     hi = t->dtype == DJ_U8 ? 256 : 1;
   }
   dj__rng r = {.key = dj__hash64(def->name, strlen(def->name), (uint64_t)(s - def->samples)),
-               .stream = (uint64_t)k};
+               .stream = (uint64_t)k + 64 * salt};
   for (int64_t i = 0, n = dj_shape_count(&t->shape); i < n; i++) {
     float v = dj__rng_uniform(&r, lo, hi);
     if (t->dtype == DJ_I32 || t->dtype == DJ_U8) v = floorf(v < hi ? v : lo);
@@ -120,7 +121,7 @@ static inline void fixture_make(fixture *f, const dj__op_def *def, const dj__sam
   for (int i = 0; i < f->call.n_in; i++) {
     if (f->in[i].shape.rank < 0) continue;
     f->in[i].data = fixture_alloc(dj_tensor_bytes(&f->in[i]));
-    fixture_fill(&f->in[i], def, s, i);
+    fixture_fill(&f->in[i], def, s, i, 0);
   }
   for (int k = 0; k < f->call.n_out; k++)
     f->out[k].data = fixture_alloc(dj_tensor_bytes(&f->out[k]));

@@ -106,7 +106,7 @@ static uint64_t digest(const fixture *f) {
 
 static void refill(fixture *f, const dj__sample *s) {
   for (int i = 0; i < f->call.n_in; i++)
-    if (f->in[i].data) fixture_fill(&f->in[i], dj__op_get(f->call.op), s, i);
+    if (f->in[i].data) fixture_fill(&f->in[i], dj__op_get(f->call.op), s, i, 0);
   clear_outputs(f);
 }
 
