@@ -116,12 +116,12 @@ static dj_status group_stats(const dj__infer *s, dj_shape *stats) {
   return DJ_OK;
 }
 static dj_status group_norm_infer(dj__infer *s) {
-  dj_shape stats;
+  dj_shape stats = {0};
   DJ_TRY(group_stats(s, &stats));
   return forward_infer(s, stats);
 }
 static dj_status group_norm_grad_infer(dj__infer *s) {
-  dj_shape stats;
+  dj_shape stats = {0};
   DJ_TRY(group_stats(s, &stats));
   return backward_infer(s, stats);
 }

@@ -28,7 +28,7 @@ static dj_status gru_cell_infer(dj__infer *s) {
 }
 
 static dj_status gru_cell_grad_infer(dj__infer *s) {
-  dj_shape h;
+  dj_shape h = {0};
   DJ_TRY(check(s, &h));
   DJ_TRY(dj__want_shape(s, 3, &h));
   for (int i = 0; i < 3; i++) dj__set_out(s, i, s->in[i].dtype, s->in[i].shape);

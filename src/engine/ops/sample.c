@@ -31,7 +31,7 @@ static dj_status grid_sample_infer(dj__infer *s) {
 }
 
 static dj_status grid_sample_grad_infer(dj__infer *s) {
-  dj_shape y;
+  dj_shape y = {0};
   DJ_TRY(check(s, &y));
   DJ_TRY(dj__want_shape(s, 2, &y));
   s->out[0].shape = s->in[0].shape;
