@@ -71,7 +71,8 @@ typedef struct dj_frame_ref {
 dj_frame_ref dj_dataset_frame(const dj_dataset *ds, uint64_t sample);
 /* sha256 (hex, 64 characters) over the contents: goes into checkpoints and reports. */
 const char *dj_dataset_digest(const dj_dataset *ds);
-/* The clips it is made of, for dj_store_record_run (dojo/store.h). The array belongs to the dataset. */
+/* The clips it is made of, for dj_store_record_run (dojo/store.h). The array belongs to the
+ * dataset. */
 struct dj_clip_ref;
 const struct dj_clip_ref *dj_dataset_clips(const dj_dataset *ds, size_t *n);
 
