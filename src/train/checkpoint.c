@@ -43,21 +43,22 @@ static int newest_first(const void *a, const void *b) {
 }
 
 // Steps of a run's checkpoints, newest first; free() them.
-static dj_status list_steps(const char *run_dir, uint64_t **steps, size_t *n) {
-  *steps = NULL;
+static dj_status list_steps(const char *run_dir, uint64_t **out, size_t *n) {
+  *out = NULL;
   *n = 0;
   char *dir = dj__join(run_dir, FOLDER), **names = NULL;
   size_t n_names = 0;
   dj_status s = dj__is_dir(dir) ? dj__list_dir(dir, &names, &n_names) : DJ_OK;
   free(dir);
   if (s) return s;
-  *steps = calloc(n_names + 1, sizeof **steps);
-  if (!*steps) s = dj_error(DJ_E_NOMEM, "%s: no memory for %zu names", run_dir, n_names);
-  for (size_t i = 0; i < n_names && !s; i++)
-    if (step_of(names[i], &(*steps)[*n])) (*n)++;
+  uint64_t *steps = calloc(n_names + 1, sizeof *steps);
+  for (size_t i = 0; steps && i < n_names; i++)
+    if (step_of(names[i], &steps[*n])) (*n)++;
   dj__free_names(names, n_names);
-  if (!s) qsort(*steps, *n, sizeof **steps, newest_first);
-  return s;
+  if (!steps) return dj_error(DJ_E_NOMEM, "%s: no memory for %zu names", run_dir, n_names);
+  qsort(steps, *n, sizeof *steps, newest_first);
+  *out = steps;
+  return DJ_OK;
 }
 
 // ---- writing -----------------------------------------------------------------------------------
@@ -213,13 +214,15 @@ static dj_status make_copy(dj__checkpointer *c) {
   size_t n = (size_t)dj_vars_count(c->vars), floats = 0;
   for (size_t i = 0; i < n; i++)
     floats += (size_t)dj_shape_count(&dj_vars_get(c->vars, (int)i)->tensor.shape);
+  free(c->copy); // of a try that failed
+  free(c->tensors);
   c->copy = malloc((floats + 1) * sizeof *c->copy);
   c->tensors = calloc(n + 1, sizeof *c->tensors);
+  if (!c->copy || !c->tensors)
+    return dj_error(DJ_E_NOMEM, "checkpoint: no memory for a copy of %zu variables (%zu bytes)", n,
+                    floats * sizeof *c->copy);
   json_t *params = json_array();
   dj_status s = DJ_OK;
-  if (!c->copy || !c->tensors || !params)
-    s = dj_error(DJ_E_NOMEM, "checkpoint: no memory for a copy of %zu variables (%zu bytes)", n,
-                 floats * sizeof *c->copy);
   float *at = c->copy;
   for (size_t i = 0; i < n && !s; i++) {
     const dj_var *v = dj_vars_get(c->vars, (int)i);
@@ -262,9 +265,11 @@ dj_status dj__checkpointer_submit(dj__checkpointer *c, const dj__run_state *stat
   if (c->n != (size_t)dj_vars_count(c->vars))
     return dj_error(DJ_E_STATE, "checkpoint: there were %zu variables, now there are %d", c->n,
                     dj_vars_count(c->vars));
-  for (size_t i = 0; i < c->n; i++) {
-    const dj_tensor *t = &dj_vars_get(c->vars, (int)i)->tensor;
-    memcpy((void *)c->tensors[i].data, t->data, dj_tensor_bytes(t));
+  float *at = c->copy;
+  for (int i = 0; at && i < dj_vars_count(c->vars); i++) {
+    const dj_tensor *t = &dj_vars_get(c->vars, i)->tensor;
+    memcpy(at, t->data, dj_tensor_bytes(t));
+    at += dj_shape_count(&t->shape);
   }
   pthread_mutex_lock(&c->lock);
   c->state = *state;

@@ -102,13 +102,17 @@ static double now_s(void) {
 
 static void put_record(dj__events *e, const dj__buf *event) {
   if (e->status) return;
+  if (event->failed || !event->data) {
+    keep_failure(e, dj_error(DJ_E_NOMEM, "%s: no memory for an event", e->path));
+    return;
+  }
   uint64_t size = event->size;
-  uint32_t a = masked(&size, 8), b = event->data ? masked(event->data, event->size) : 0;
+  uint32_t a = masked(&size, 8), b = masked(event->data, event->size);
   dj__buf_put(&e->pending, &size, 8);
   dj__buf_put(&e->pending, &a, 4);
   dj__buf_put(&e->pending, event->data, event->size);
   dj__buf_put(&e->pending, &b, 4);
-  if (event->failed || e->pending.failed)
+  if (e->pending.failed)
     keep_failure(e, dj_error(DJ_E_NOMEM, "%s: no memory for an event", e->path));
   else if (e->pending.size > FLUSH_BYTES)
     (void)dj__events_flush(e);

@@ -218,8 +218,10 @@ dj_status dj_vars_copy_for_eval(dj_vars *from, dj_vars *to) {
 double dj_schedule_lr(const dj_schedule *s, uint64_t step) {
   if (step < s->warmup) return s->lr * (double)(step + 1) / (double)(s->warmup + 1);
   uint64_t since = step - s->warmup;
-  if (s->kind == DJ_SCHEDULE_STEP)
-    return s->every ? s->lr * pow(s->gamma, (double)(since / s->every)) : s->lr;
+  if (s->kind == DJ_SCHEDULE_STEP) {
+    uint64_t drops = s->every ? since / s->every : 0;
+    return s->lr * pow(s->gamma, (double)drops);
+  }
   if (s->kind == DJ_SCHEDULE_CONSTANT || s->steps <= s->warmup) return s->lr;
   double length = (double)(s->steps - s->warmup);
   double at = fmin((double)since / length, 1);

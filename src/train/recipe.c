@@ -561,7 +561,7 @@ static char *name_from_file(const char *file) {
 
 static dj_status finish(dj_recipe *r, const char *text, size_t size, const char *file,
                         key_lines *keys) {
-  r->internal = malloc(sizeof(key_lines));
+  r->internal = calloc(1, sizeof(key_lines));
   r->text = malloc(size + 1);
   r->file = dj__strf("%s", file);
   if (!r->internal || !r->text) return dj_error(DJ_E_NOMEM, "%s: no memory", file);
@@ -605,8 +605,8 @@ dj_status dj_recipe_parse(const char *text, size_t size, const char *file, dj_re
 
 dj_status dj_recipe_load(const char *path, dj_recipe **r) {
   *r = NULL;
-  char *text;
-  size_t size;
+  char *text = NULL;
+  size_t size = 0;
   DJ_TRY(dj__read_file(path, MAX_BYTES, &text, &size));
   dj_status s = dj_recipe_parse(text, size, path, r);
   free(text);

@@ -91,9 +91,9 @@ static dj_status parse_precision(const char *text, dj_precision *p) {
 }
 
 static dj_status from_json(dj_run *r, const char *path, json_t *j) {
-  const char *backend, *precision;
-  int version, threads;
-  json_int_t steps, total, created;
+  const char *backend = "", *precision = "";
+  int version = 0, threads = 0;
+  json_int_t steps = 0, total = 0, created = 0;
   json_error_t e;
   if (json_unpack_ex(j, &e, 0, "{s:i, s:s, s:s, s:i, s:I, s:I, s:I}", "version", &version,
                      "backend", &backend, "precision", &precision, "threads", &threads, "steps",
@@ -117,7 +117,7 @@ static dj_status from_json(dj_run *r, const char *path, json_t *j) {
 
 static dj_status read_run_json(dj_run *r) {
   char *path = dj__join(r->dir, "run.json"), *text = NULL;
-  size_t size;
+  size_t size = 0;
   dj_status s = dj__exists(path)
                     ? dj__read_file(path, MAX_RUN_JSON, &text, &size)
                     : dj_error(DJ_E_NOT_FOUND, "%s: holds no run (no run.json)", r->dir);
