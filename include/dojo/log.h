@@ -16,9 +16,6 @@ typedef enum dj_log_level { DJ_LOG_DEBUG, DJ_LOG_INFO, DJ_LOG_WARN } dj_log_leve
 typedef void dj_log_sink(void *user, dj_log_level level, const char *text);
 void dj_log_set_sink(dj_log_sink *sink, void *user);
 void dj_message(dj_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-#ifndef DOJO_OPS_H
-#define dj_log dj_message /* the older name, where the op of that name (ops.h) is not in sight */
-#endif
 
 /* `what`: for example "importing donkeycar-tub"; done and total in units of `unit`; total 0 =
  * unknown. `note`: more to show on the line ("loss 0.0123  812 samples/s"), or NULL. */

@@ -20,7 +20,6 @@ dj_val dj_clamp(dj_graph *g, dj_val x, float lo, float hi);        /* gradient 0
 dj_val dj_neg(dj_graph *g, dj_val x);
 dj_val dj_abs(dj_graph *g, dj_val x);
 dj_val dj_exp(dj_graph *g, dj_val x);
-#undef dj_log /* log.h */
 dj_val dj_log(dj_graph *g, dj_val x);
 dj_val dj_sqrt(dj_graph *g, dj_val x);
 dj_val dj_square(dj_graph *g, dj_val x);

@@ -14,9 +14,7 @@
 #include "base/digest.h"
 #include "base/fs.h"
 #include "cli/cli.h"
-#if __has_include("dojo/drive.h")
 #include "dojo/drive.h"
-#endif
 #include "dojo/store.h"
 #include "dojo/train.h"
 #include "train/recipe.h"
@@ -54,7 +52,6 @@ typedef struct options {
   bool json, keys;
 } options;
 
-#if __has_include("dojo/drive.h")
 // ---- the store's memory of what was trained on it ----------------------------------------------
 
 static bool wants_drive(const dj_recipe *r, const dj_store_drive *d) {
@@ -138,8 +135,6 @@ static dj_status record_model(dj_store *s, const dj_run *run, const dj_store_run
   return st;
 }
 
-#endif
-
 // ---- training ----------------------------------------------------------------------------------
 
 typedef struct job {
@@ -148,39 +143,35 @@ typedef struct job {
   dj_run *run;
 } job;
 
-static dj_status make_task(const dj_recipe *recipe, const char *store, dj_task **task) {
-#if __has_include("dojo/drive.h")
-  return dj_task_create_drive(recipe, store, task);
-#else
-  *task = NULL;
-  return dj_error(DJ_E_UNSUPPORTED, "%s: network '%s' on %s: this build has no driving task",
-                  recipe->file, recipe->network.name, store);
-#endif
+static bool holds_run(const char *dir) {
+  char *path = dj__join(dir, "run.json");
+  bool yes = dj__exists(path);
+  free(path);
+  return yes;
 }
 
-// The folder comes last: a recipe or store that does not work out leaves none behind.
+// The folder comes last: a recipe or store that does not work out leaves none behind. A folder that
+// is taken is refused before the data are made ready, which may take a while.
 static dj_status begin(const options *o, const char *recipe_path, job *b) {
   if (o->threads < 0 || o->threads > 4096 || o->steps < 0)
     return dj_error(DJ_E_INVALID, "--threads goes from 0 (all cores) to 4096, --steps from 1");
+  const dj_run_options run = {.store = o->store,
+                              .backend = o->backend,
+                              .precision = o->precision,
+                              .threads = (int)o->threads,
+                              .steps = (uint64_t)o->steps};
   DJ_TRY(dj_recipe_load(recipe_path, &b->recipe));
-  DJ_TRY(make_task(b->recipe, o->store, &b->task));
-  return dj_run_create(o->out, b->recipe,
-                       &(dj_run_options){.store = o->store,
-                                         .backend = o->backend,
-                                         .precision = o->precision,
-                                         .threads = (int)o->threads,
-                                         .steps = (uint64_t)o->steps},
-                       &b->run);
+  if (!holds_run(o->out)) DJ_TRY(dj_task_create_drive(b->recipe, o->store, &b->task));
+  return dj_run_create(o->out, b->recipe, &run, &b->run);
 }
 
 static dj_status resume(const options *o, job *b) {
   DJ_TRY(dj_run_resume(o->resume, &b->run));
   if (!dj_run_store(b->run))
     return dj_error(DJ_E_INVALID, "%s: the run has no store", dj_run_dir(b->run));
-  return make_task(dj_run_recipe(b->run), dj_run_store(b->run), &b->task);
+  return dj_task_create_drive(dj_run_recipe(b->run), dj_run_store(b->run), &b->task);
 }
 
-#if __has_include("dojo/drive.h")
 static dj_status train(const job *b, dj_train_result *result) {
   dj_store *store;
   dj_store_run record = {0};
@@ -191,12 +182,6 @@ static dj_status train(const job *b, dj_train_result *result) {
   dj_store_close(store);
   return s;
 }
-
-#else
-static dj_status train(const job *b, dj_train_result *result) {
-  return dj_run_train(b->run, b->task, &(dj_train_options){.stop = &stop}, result);
-}
-#endif
 
 static json_t *maybe(double v) {
   return isfinite(v) ? json_real(v) : json_null();
