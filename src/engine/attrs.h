@@ -12,6 +12,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "dojo/ops.h"
 #include "engine/op.h"
 
 /* max_pool (x) -> y; max_pool_grad (x, y, dy) -> dx: dy goes to the first maximum of its window in

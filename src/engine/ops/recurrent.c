@@ -115,6 +115,7 @@ static dj_status gru_cell_grad_ref(const dj__call *call) {
   X("small", 3, 5, 2.0f, false)                                                                    \
   X("odd", 2, 33, 1.0f, false)                                                                     \
   X("saturated", 2, 8, 12.0f, false)                                                               \
+  X("threads", 17, 300, 3.0f, false)                                                               \
   X("bench_256x256", 256, 256, 2.0f, true)
 #define GRU(nm, B, H, r, b)                                                                        \
   {.label = nm,                                                                                    \

@@ -1,5 +1,5 @@
 /* The table of own kernels of one instruction set. */
-#include "backend/cpu/isa/isa.h"
+#include "backend/cpu/isa/nn.h"
 #include "engine/ewise.h"
 
 const dj__kernels DJ__I(kernels) = {
@@ -14,5 +14,8 @@ const dj__kernels DJ__I(kernels) = {
 #undef DJ__X
                 [DJ__OP_fused] = {DJ__I(ewise_run), DJ__I(ewise_supports), DJ__I(ewise_workspace)},
             [DJ__OP_cast] = {DJ__I(cast_run), NULL, NULL},
+#define DJ__X(name, run, supports, workspace) [DJ__OP_##name] = {run, supports, workspace},
+            DJ__NN_KERNELS(DJ__X)
+#undef DJ__X
         },
 };
