@@ -343,6 +343,8 @@ static const dj__norm_attr groups8 = {.eps = 1e-5f, .groups = 8};
   X("odd", ARGS(3, 5, 7, 13), 13, 13, eps3, false)                                                 \
   X("rank2", ARGS(9, 33), 33, 33, eps5, false)                                                     \
   X("one_channel", ARGS(4, 5, 1), 1, 1, eps5, false)                                               \
+  X("threads", ARGS(3, 20, 50, 37), 37, 37, eps5, false)                                           \
+  X("wide", ARGS(70, 1030), 1030, 1030, eps5, false)                                               \
   X("bench_32x64x128x32", ARGS(32, 64, 128, 32), 32, 32, eps5, true)                               \
   X("bench_32x32x64x64", ARGS(32, 32, 64, 64), 64, 64, eps5, true)                                 \
   X("bench_32x8x16x256", ARGS(32, 8, 16, 256), 256, 256, eps5, true)
@@ -350,12 +352,14 @@ static const dj__norm_attr groups8 = {.eps = 1e-5f, .groups = 8};
   X("rank2", ARGS(5, 32), 5, 32, eps5, false)                                                      \
   X("rank3_odd", ARGS(2, 3, 17), ARGS(2, 3), 17, eps3, false)                                      \
   X("rank4", ARGS(2, 2, 3, 70), ARGS(2, 2, 3), 70, eps5, false)                                    \
+  X("threads", ARGS(301, 130), 301, 130, eps5, false)                                              \
   X("bench_4096x512", ARGS(4096, 512), 4096, 512, eps5, true)
 #define GROUP_SAMPLES(X)                                                                           \
   X("image", ARGS(2, 3, 5, 16), ARGS(2, 8), 16, groups8, false)                                    \
   X("odd", ARGS(3, 5, 3, 15), ARGS(3, 5), 15, groups5, false)                                      \
   X("one_group", ARGS(2, 7, 6), ARGS(2, 1), 6, groups1, false)                                     \
   X("rank2", ARGS(4, 10), ARGS(4, 2), 10, groups2, false)                                          \
+  X("threads", ARGS(3, 25, 32, 40), ARGS(3, 8), 40, groups8, false)                                \
   X("bench_32x32x64x64", ARGS(32, 32, 64, 64), ARGS(32, 8), 64, groups8, true)
 
 static const dj__sample batch_norm_samples[] = {BATCH_SAMPLES(NORM)};

@@ -71,10 +71,10 @@ DJ__INLINE bool present(const dj__call *c, int i) {
 #define DJ__WITH_DTYPE(t, T, call)                                                                 \
   do {                                                                                             \
     if ((t) == DJ_F32) {                                                                           \
-      enum { T = DJ_F32 };                                                                         \
+      const dj_dtype T = DJ_F32;                                                                   \
       call;                                                                                        \
     } else {                                                                                       \
-      enum { T = DJ_BF16 };                                                                        \
+      const dj_dtype T = DJ_BF16;                                                                  \
       call;                                                                                        \
     }                                                                                              \
   } while (0)

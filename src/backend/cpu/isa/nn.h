@@ -13,15 +13,63 @@
 /* X(op, run, supports, workspace) */
 #define DJ__NN_KERNELS(X)                                                                          \
   X(gru_cell, DJ__I(gru_cell), DJ__I(all_float), NULL)                                             \
-  X(gru_cell_grad, DJ__I(gru_cell_grad), DJ__I(all_float), NULL)
+  X(gru_cell_grad, DJ__I(gru_cell_grad), DJ__I(all_float), NULL)                                   \
+  X(batch_norm, DJ__I(norm), DJ__I(all_float), DJ__I(norm_workspace))                              \
+  X(batch_norm_grad, DJ__I(norm_grad), DJ__I(norm_grad_supports), DJ__I(norm_workspace))           \
+  X(group_norm, DJ__I(norm), DJ__I(all_float), DJ__I(norm_workspace))                              \
+  X(group_norm_grad, DJ__I(norm_grad), DJ__I(norm_grad_supports), DJ__I(norm_workspace))           \
+  X(layer_norm, DJ__I(row_norm), DJ__I(all_float), DJ__I(row_norm_workspace))                      \
+  X(layer_norm_grad, DJ__I(row_norm_grad), DJ__I(all_float), DJ__I(row_norm_workspace))            \
+  X(rms_norm, DJ__I(row_norm), DJ__I(all_float), DJ__I(row_norm_workspace))                        \
+  X(rms_norm_grad, DJ__I(row_norm_grad), DJ__I(all_float), DJ__I(row_norm_workspace))
 
 #define DJ__X(op, run, supports, workspace) dj_status run(const dj__call *c, void *self);
 DJ__NN_KERNELS(DJ__X)
 #undef DJ__X
+bool DJ__I(norm_grad_supports)(const dj__call *c);
+size_t DJ__I(norm_workspace)(const dj__call *c);
+size_t DJ__I(row_norm_workspace)(const dj__call *c);
 
 /* Every tensor is f32 or bf16, in any mix; every tensor is f32. */
 bool DJ__I(all_float)(const dj__call *c);
 bool DJ__I(all_f32)(const dj__call *c);
+
+/* ---- explicit vectors, where accumulators must stay in registers ---- */
+#if defined DJ_ISA_avx512
+enum { VW = 16 };
+#elif defined DJ_ISA_avx2
+enum { VW = 8 };
+#else
+enum { VW = 4 };
+#endif
+/* In memory they lie anywhere. */
+typedef float vf __attribute__((vector_size(VW * 4), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(VW * 4), aligned(4), may_alias));
+typedef uint16_t vh __attribute__((vector_size(VW * 2), aligned(2), may_alias));
+
+/* Elements i .. i + VW of a tensor of dtype t (a constant). */
+DJ__INLINE vf v_load(const void *p, dj_dtype t, int64_t i) {
+  if (t == DJ_F32) return *(const vf *)((const float *)p + i);
+  vu u = __builtin_convertvector(*(const vh *)((const uint16_t *)p + i), vu) << 16;
+  return (vf)u;
+}
+DJ__INLINE void v_store(void *p, dj_dtype t, int64_t i, vf v) {
+  if (t == DJ_F32) {
+    *(vf *)((float *)p + i) = v;
+    return;
+  }
+  vu u = (vu)v, rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, quiet = (u >> 16) | 0x40u;
+  vu nan = (vu)((u & 0x7fffffffu) > 0x7f800000u); /* all ones where NaN */
+  *(vh *)((uint16_t *)p + i) = __builtin_convertvector((nan & quiet) | (~nan & rounded), vh);
+}
+DJ__INLINE vf v_all(float f) {
+  return (vf){0} + f;
+}
+DJ__INLINE float v_sum(vf v) {
+  float s = 0;
+  for (int i = 0; i < VW; i++) s += v[i];
+  return s;
+}
 
 /* Elements i .. i + n of t as f32: where they lie, or converted into buf (n). */
 DJ__INLINE const float *rd(const dj_tensor *t, int64_t i, int64_t n, float *buf) {
