@@ -279,6 +279,7 @@ static dj_status resize_grad_ref(const dj__call *call) {
   X(pool_asymmetric, 1, 7, 5, 17, 3, 4, 2, 3, 2, 1, 0, 3, false)                                   \
   X(pool_skips_pixels, 1, 8, 8, 2, 1, 2, 3, 3, 0, 0, 0, 0, false)                                  \
   X(pool_whole_image, 3, 4, 5, 33, 4, 5, 4, 5, 0, 0, 0, 0, false)                                  \
+  X(pool_threads, 3, 41, 40, 37, 3, 3, 2, 2, 1, 1, 1, 1, false)                                    \
   X(bench_pool_2x2, 32, 64, 128, 32, 2, 2, 2, 2, 0, 0, 0, 0, true)                                 \
   X(bench_pool_3x3_s2, 32, 64, 128, 64, 3, 3, 2, 2, 1, 1, 1, 1, true)
 
@@ -326,6 +327,8 @@ static const dj__sample max_pool_grad_samples[] = {POOL_SAMPLES(POOL_XYDY_SAMPLE
   X(bilinear_odd, 1, 5, 7, 3, 9, 4, DJ_BILINEAR, false)                                            \
   X(bilinear_from_one, 1, 1, 1, 5, 3, 2, DJ_BILINEAR, false)                                       \
   X(bilinear_same, 1, 3, 5, 2, 3, 5, DJ_BILINEAR, false)                                           \
+  X(bilinear_threads, 3, 17, 15, 35, 31, 40, DJ_BILINEAR, false)                                   \
+  X(nearest_threads, 3, 30, 31, 35, 17, 15, DJ_NEAREST, false)                                     \
   X(bench_nearest_double, 32, 16, 32, 64, 32, 64, DJ_NEAREST, true)                                \
   X(bench_bilinear_double, 32, 16, 32, 64, 32, 64, DJ_BILINEAR, true)
 

@@ -146,6 +146,11 @@ static dj_status grid_sample_grad_ref(const dj__call *call) {
 static const dj__grid_attr zero_attr = {.border = DJ_BORDER_ZERO};
 static const dj__grid_attr clamp_attr = {.border = DJ_BORDER_CLAMP};
 
+/* Of the backward kernel only, whose points may lie anywhere. */
+#define GRID_GRAD_MORE(X)                                                                          \
+  X("whole image", 8, 9, 7, 33, 13, 11, -1.2f, 1.2f, zero_attr, false)                             \
+  X("channel tiles", 2, 9, 7, 150, 13, 11, -1.2f, 1.2f, clamp_attr, false)
+
 /* X(label, N, H, W, C, HO, WO, lo, hi, attr, bench) */
 #define GRID_SAMPLES(X)                                                                            \
   X("inside", 2, 4, 4, 5, 3, 2, 0.30f, 0.70f, zero_attr, false)                                    \
@@ -153,6 +158,7 @@ static const dj__grid_attr clamp_attr = {.border = DJ_BORDER_CLAMP};
   X("edge_zero", 1, 3, 3, 16, 3, 3, 0.70f, 1.20f, zero_attr, false)                                \
   X("edge_clamp", 1, 3, 3, 4, 3, 3, 0.75f, 1.40f, clamp_attr, false)                               \
   X("far_outside", 1, 3, 5, 2, 2, 2, 3.0f, 9.0f, zero_attr, false)                                 \
+  X("threads", 2, 4, 4, 33, 25, 30, 0.30f, 0.70f, zero_attr, false)                                \
   X("bench_8x64x64x64", 8, 32, 64, 64, 64, 64, -1.1f, 1.1f, zero_attr, true)
 #define GRID_SAMPLE(nm, N, H, W, C, HO, WO, l, h, at, b)                                           \
   {.label = nm,                                                                                    \
@@ -169,7 +175,8 @@ static const dj__grid_attr clamp_attr = {.border = DJ_BORDER_CLAMP};
    DJ__ATTR(at),                                                                                   \
    .bench = b},
 static const dj__sample grid_sample_samples[] = {GRID_SAMPLES(GRID_SAMPLE)};
-static const dj__sample grid_sample_grad_samples[] = {GRID_SAMPLES(GRID_GRAD_SAMPLE)};
+static const dj__sample grid_sample_grad_samples[] = {GRID_SAMPLES(GRID_GRAD_SAMPLE)
+                                                          GRID_GRAD_MORE(GRID_GRAD_SAMPLE)};
 
 DJ__DEFINE_OP(grid_sample, 2, 2, 1, DJ__FOLLOW, 1u, 0, grid_sample_infer, grid_sample_backward,
               grid_cost, grid_sample_ref, grid_sample_samples);

@@ -183,6 +183,7 @@ static const dj__sample samples_softmax[] = {
     {"rows of one", 1, {DJ__F32(5, 1)}, WIDE},
     {"rows", 1, {DJ__F32(13, 37)}, WIDE},
     {"rank 5", 1, {DJ__F32(2, 1, 3, 2, 33)}, WIDE},
+    {"threads", 1, {DJ__F32(67, 301)}, WIDE},
     {"attention", 1, {DJ__F32(8, 8, 256, 256)}, WIDE, .bench = true},
 };
 static const dj__sample samples_log_softmax[] = {
@@ -190,6 +191,7 @@ static const dj__sample samples_log_softmax[] = {
     {"vector", 1, {DJ__F32(17)}, WIDE},
     {"rows", 1, {DJ__F32(13, 37)}, WIDE},
     {"rank 5", 1, {DJ__F32(2, 1, 3, 2, 33)}, WIDE},
+    {"threads", 1, {DJ__F32(67, 301)}, WIDE},
     {"words", 1, {DJ__F32(512, 32000)}, WIDE, .bench = true},
 };
 static const dj__sample samples_softmax_grad[] = {
@@ -197,18 +199,30 @@ static const dj__sample samples_softmax_grad[] = {
     {"vector", 2, {DJ__F32(17), DJ__F32(17)}, .range = {{0, 0.1f, 0}}},
     {"rows", 2, {DJ__F32(13, 37), DJ__F32(13, 37)}, .range = {{0, 0.05f, 0}}},
     {"rank 5", 2, {DJ__F32(2, 1, 3, 2, 33), DJ__F32(2, 1, 3, 2, 33)}, .range = {{0, 0.05f, 0}}},
+    {"threads", 2, {DJ__F32(67, 301), DJ__F32(67, 301)}, .range = {{0, 0.005f, 0}}},
+    {"attention",
+     2,
+     {DJ__F32(8, 8, 256, 256), DJ__F32(8, 8, 256, 256)},
+     .range = {{0, 0.005f, 0}},
+     .bench = true},
 };
 static const dj__sample samples_log_softmax_grad[] = {
     {"one", 2, {DJ__F32(1), DJ__F32(1)}, .range = {{-4, 0, 0}}},
     {"vector", 2, {DJ__F32(17), DJ__F32(17)}, .range = {{-6, -1, 0}}},
     {"rows", 2, {DJ__F32(13, 37), DJ__F32(13, 37)}, .range = {{-6, -1, 0}}},
     {"rank 5", 2, {DJ__F32(2, 1, 3, 2, 33), DJ__F32(2, 1, 3, 2, 33)}, .range = {{-6, -1, 0}}},
+    {"threads", 2, {DJ__F32(67, 301), DJ__F32(67, 301)}, .range = {{-8, -4, 0}}},
+    {"words",
+     2,
+     {DJ__F32(512, 32000), DJ__F32(512, 32000)},
+     .range = {{-12, -8, 0}},
+     .bench = true},
 };
 static const dj__sample samples_cross_entropy[] = {
     {"one class", 2, {DJ__F32(3, 1), DJ__I32(3)}, .range = {{-4, 4, 0}, {0, 1, 0}}},
     {"one row", 2, {DJ__F32(1, 10), DJ__I32(1)}, .range = {{-4, 4, 0}, {0, 10, 0}}},
     {"some without a label", 2, {DJ__F32(31, 7), DJ__I32(31)}, .range = {{-8, 8, 0}, {-3, 7, 0}}},
-    {"many classes", 2, {DJ__F32(5, 1009), DJ__I32(5)}, .range = {{-8, 8, 0}, {0, 1009, 0}}},
+    {"many classes", 2, {DJ__F32(11, 1009), DJ__I32(11)}, .range = {{-8, 8, 0}, {0, 1009, 0}}},
     {"words",
      2,
      {DJ__F32(512, 32000), DJ__I32(512)},
@@ -224,8 +238,13 @@ static const dj__sample samples_cross_entropy_grad[] = {
      .range = {{-8, 8, 0}, {-3, 7, 0}}},
     {"many classes",
      3,
-     {DJ__F32(5, 1009), DJ__I32(5), DJ__F32(5)},
+     {DJ__F32(11, 1009), DJ__I32(11), DJ__F32(11)},
      .range = {{-8, 8, 0}, {0, 1009, 0}}},
+    {"words",
+     3,
+     {DJ__F32(512, 32000), DJ__I32(512), DJ__F32(512)},
+     .range = {{-8, 8, 0}, {0, 32000, 0}},
+     .bench = true},
 };
 
 DJ__DEFINE_OP(softmax, 1, 1, 1, DJ__F32_ONLY, 0, 0, infer_softmax, grad_softmax, cost_softmax,

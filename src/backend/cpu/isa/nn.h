@@ -21,17 +21,37 @@
   X(layer_norm, DJ__I(row_norm), DJ__I(all_float), DJ__I(row_norm_workspace))                      \
   X(layer_norm_grad, DJ__I(row_norm_grad), DJ__I(all_float), DJ__I(row_norm_workspace))            \
   X(rms_norm, DJ__I(row_norm), DJ__I(all_float), DJ__I(row_norm_workspace))                        \
-  X(rms_norm_grad, DJ__I(row_norm_grad), DJ__I(all_float), DJ__I(row_norm_workspace))
+  X(rms_norm_grad, DJ__I(row_norm_grad), DJ__I(all_float), DJ__I(row_norm_workspace))              \
+  X(softmax, DJ__I(softmax), DJ__I(all_f32), NULL)                                                 \
+  X(softmax_grad, DJ__I(softmax_grad), DJ__I(all_f32), NULL)                                       \
+  X(log_softmax, DJ__I(log_softmax), DJ__I(all_f32), NULL)                                         \
+  X(log_softmax_grad, DJ__I(log_softmax_grad), DJ__I(all_f32), NULL)                               \
+  X(cross_entropy, DJ__I(cross_entropy), DJ__I(all_f32_labels), NULL)                              \
+  X(cross_entropy_grad, DJ__I(cross_entropy_grad), DJ__I(all_f32_labels), NULL)                    \
+  X(max_pool, DJ__I(max_pool), DJ__I(one_float), NULL)                                             \
+  X(max_pool_grad, DJ__I(max_pool_grad), DJ__I(one_float), DJ__I(max_pool_grad_workspace))         \
+  X(avg_pool, DJ__I(avg_pool), DJ__I(one_float), NULL)                                             \
+  X(avg_pool_grad, DJ__I(avg_pool_grad), DJ__I(one_float), NULL)                                   \
+  X(resize, DJ__I(resize), DJ__I(one_float), DJ__I(resize_workspace))                              \
+  X(resize_grad, DJ__I(resize_grad), DJ__I(one_float), DJ__I(resize_workspace))                    \
+  X(grid_sample, DJ__I(grid_sample), DJ__I(grid_supports), NULL)                                   \
+  X(grid_sample_grad, DJ__I(grid_sample_grad), DJ__I(grid_supports), DJ__I(grid_grad_workspace))
 
 #define DJ__X(op, run, supports, workspace) dj_status run(const dj__call *c, void *self);
 DJ__NN_KERNELS(DJ__X)
 #undef DJ__X
+size_t DJ__I(max_pool_grad_workspace)(const dj__call *c);
+size_t DJ__I(resize_workspace)(const dj__call *c);
+size_t DJ__I(grid_grad_workspace)(const dj__call *c);
 bool DJ__I(norm_grad_supports)(const dj__call *c);
+bool DJ__I(grid_supports)(const dj__call *c);
+bool DJ__I(all_f32_labels)(const dj__call *c);
 size_t DJ__I(norm_workspace)(const dj__call *c);
 size_t DJ__I(row_norm_workspace)(const dj__call *c);
 
-/* Every tensor is f32 or bf16, in any mix; every tensor is f32. */
+/* Every tensor is f32 or bf16: in any mix; all alike. Every tensor is f32. */
 bool DJ__I(all_float)(const dj__call *c);
+bool DJ__I(one_float)(const dj__call *c);
 bool DJ__I(all_f32)(const dj__call *c);
 
 /* ---- explicit vectors, where accumulators must stay in registers ---- */
