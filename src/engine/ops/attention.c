@@ -218,6 +218,8 @@ static dj_status attention_grad_ref(const dj__call *call) {
   X(odd_wide, 1, 1, 1, 3, 17, 70, 0.12f, 0, false)                                                 \
   X(one_key, 1, 2, 2, 5, 1, 3, 1.0f, 0, false)                                                     \
   X(long_rows, 1, 1, 1, 70, 70, 8, 2.0f, 1, false)                                                 \
+  X(threads_causal, 2, 3, 3, 110, 150, 24, 0.2f, 1, false)                                         \
+  X(threads_grouped, 1, 4, 2, 101, 130, 37, 0.2f, 0, false)                                        \
   X(bench_8x8x256x64, 8, 8, 8, 256, 256, 64, 0.125f, 1, true)                                      \
   X(bench_4x8x1024x64, 4, 8, 8, 1024, 1024, 64, 0.125f, 1, true)
 #define ATTENTION_ATTR(nm, B, H, HK, T, S, D, sc, cs, b)                                           \

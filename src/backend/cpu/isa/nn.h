@@ -35,12 +35,16 @@
   X(resize, DJ__I(resize), DJ__I(one_float), DJ__I(resize_workspace))                              \
   X(resize_grad, DJ__I(resize_grad), DJ__I(one_float), DJ__I(resize_workspace))                    \
   X(grid_sample, DJ__I(grid_sample), DJ__I(grid_supports), NULL)                                   \
-  X(grid_sample_grad, DJ__I(grid_sample_grad), DJ__I(grid_supports), DJ__I(grid_grad_workspace))
+  X(grid_sample_grad, DJ__I(grid_sample_grad), DJ__I(grid_supports), DJ__I(grid_grad_workspace))   \
+  X(attention, DJ__I(attention), DJ__I(all_float), DJ__I(attention_workspace))                     \
+  X(attention_grad, DJ__I(attention_grad), DJ__I(all_float), DJ__I(attention_grad_workspace))
 
 #define DJ__X(op, run, supports, workspace) dj_status run(const dj__call *c, void *self);
 DJ__NN_KERNELS(DJ__X)
 #undef DJ__X
 size_t DJ__I(max_pool_grad_workspace)(const dj__call *c);
+size_t DJ__I(attention_workspace)(const dj__call *c);
+size_t DJ__I(attention_grad_workspace)(const dj__call *c);
 size_t DJ__I(resize_workspace)(const dj__call *c);
 size_t DJ__I(grid_grad_workspace)(const dj__call *c);
 bool DJ__I(norm_grad_supports)(const dj__call *c);
