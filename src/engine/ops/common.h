@@ -65,6 +65,8 @@ static inline void dj__set_out(dj__infer *s, int k, dj_dtype t, dj_shape shape) 
   { .dtype = DJ_F32, .shape = DJ__DIMS(__VA_ARGS__) }
 #define DJ__I32(...)                                                                               \
   { .dtype = DJ_I32, .shape = DJ__DIMS(__VA_ARGS__) }
+#define DJ__U8(...)                                                                                \
+  { .dtype = DJ_U8, .shape = DJ__DIMS(__VA_ARGS__) }
 #define DJ__ABSENT                                                                                 \
   {                                                                                                \
     .shape = {.rank = -1 }                                                                         \

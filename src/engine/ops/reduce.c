@@ -288,6 +288,15 @@ static const dj__sample samples_sum[] = {
     {"outer and inner", 1, {DJ__F32(3, 5, 7, 4)}, REDUCE(9, false, 1)},
     {"alternating, rank 5", 1, {DJ__F32(2, 3, 1, 5, 4)}, REDUCE(10, false, 1)},
     {"every pixel", 1, {DJ__F32(3, 11, 1, 17)}, REDUCE(6, false, 1.0f / 11)},
+    {"threads, all", 1, {DJ__F32(7, 71, 83)}, REDUCE(7, false, 0.5f)},
+    {"threads, channels", 1, {DJ__F32(3, 41, 37, 11)}, REDUCE(7, false, 1)},
+    {"threads, 32 channels", 1, {DJ__F32(3, 40, 41, 32)}, REDUCE(7, false, 1)},
+    {"threads, pixels", 1, {DJ__F32(3, 40, 41, 32)}, REDUCE(6, true, 1.0f / 1640)},
+    {"threads, rows", 1, {DJ__F32(701, 67)}, REDUCE(2, false, 1)},
+    {"threads, long rows", 1, {DJ__F32(5, 9001)}, REDUCE(2, false, 1)},
+    {"threads, wide", 1, {DJ__F32(31, 1500)}, REDUCE(1, false, 1)},
+    {"threads, outer and middle", 1, {DJ__F32(5, 9, 31, 41)}, REDUCE(5, false, 1)},
+    {"threads, outer and inner", 1, {DJ__F32(5, 9, 31, 41)}, REDUCE(9, false, 1)},
     {"bias gradient", 1, {DJ__F32(32, 60, 80, 32)}, REDUCE(7, false, 1), .bench = true},
     {"mean loss", 1, {DJ__F32(4096, 256)}, REDUCE(3, false, 1e-6f), .bench = true},
 };
@@ -324,6 +333,8 @@ static const dj__sample samples_broadcast[] = {
     {"middle", 1, {DJ__F32(2, 1, 3)}, TO(2, 5, 3)},
     {"outer and inner, rank 5", 1, {DJ__F32(1, 3, 1, 2, 1)}, TO(2, 3, 1, 2, 4)},
     {"same", 1, {DJ__F32(3, 5)}, TO(3, 5)},
+    {"threads, pixels", 1, {DJ__F32(3, 1, 1, 37)}, TO(3, 20, 21, 37)},
+    {"threads, column", 1, {DJ__F32(41, 1)}, TO(41, 1003)},
     {"gradient of a global mean", 1, {DJ__F32(32, 1, 1, 128)}, TO(32, 30, 40, 128), .bench = true},
 };
 

@@ -305,6 +305,14 @@ static const dj__sample samples_transpose[] = {
     {"channels first", 1, {DJ__F32(2, 5, 7, 3)}, PERM(0, 3, 1, 2)},
     {"reversed, rank 5", 1, {DJ__F32(2, 3, 1, 4, 5)}, PERM(4, 3, 2, 1, 0)},
     {"space to depth", 1, {DJ__F32(2, 3, 2, 5, 2, 3)}, PERM(0, 1, 3, 2, 4, 5)},
+    {"threads, matrix", 1, {DJ__F32(131, 301)}, PERM(1, 0)},
+    {"threads, heads", 1, {DJ__F32(2, 40, 8, 64)}, PERM(0, 2, 1, 3)},
+    {"threads, channels first", 1, {DJ__F32(3, 67, 71, 5)}, PERM(0, 3, 1, 2)},
+    {"threads, camera stem", 1, {DJ__F32(2, 20, 4, 24, 4, 3)}, PERM(0, 1, 3, 2, 4, 5)},
+    {"threads, swapped ends", 1, {DJ__F32(35, 33, 34)}, PERM(2, 1, 0)},
+    {"bytes", 1, {DJ__U8(2, 67, 35, 3)}, PERM(0, 3, 2, 1)},
+    {"bytes, stem", 1, {DJ__U8(2, 3, 4, 5, 4, 3)}, PERM(0, 1, 3, 2, 4, 5)},
+    {"integers", 1, {DJ__I32(33, 70)}, PERM(1, 0)},
     {"heads", 1, {DJ__F32(16, 256, 8, 64)}, PERM(0, 2, 1, 3), .bench = true},
     {"camera stem", 1, {DJ__F32(32, 30, 4, 40, 4, 3)}, PERM(0, 1, 3, 2, 4, 5), .bench = true},
 };
@@ -316,6 +324,11 @@ static const dj__sample samples_slice[] = {
     {"last column", 1, {DJ__F32(3, 17)}, SLICE(1, 16, 1)},
     {"middle axis", 1, {DJ__F32(2, 11, 3)}, SLICE(1, 4, 5)},
     {"rank 5", 1, {DJ__F32(2, 3, 5, 1, 7)}, SLICE(2, 1, 3)},
+    {"threads, channels", 1, {DJ__F32(9, 20, 21, 23)}, SLICE(3, 2, 19)},
+    {"threads, one channel", 1, {DJ__F32(200, 211, 3)}, SLICE(2, 1, 1)},
+    {"threads, long rows", 1, {DJ__F32(2, 30007)}, SLICE(1, 3, 30001)},
+    {"bytes", 1, {DJ__U8(7, 11, 3)}, SLICE(2, 1, 2)},
+    {"integers", 1, {DJ__I32(7, 11)}, SLICE(1, 1, 9)},
     {"channels", 1, {DJ__F32(32, 60, 80, 64)}, SLICE(3, 32, 32), .bench = true},
 };
 #define AXIS(a) DJ__ATTR_OF(dj__axis_attr, a)
@@ -329,6 +342,10 @@ static const dj__sample samples_concat[] = {
      {DJ__F32(2, 1, 3, 2, 2), DJ__F32(2, 4, 3, 2, 2), DJ__F32(2, 1, 3, 2, 2),
       DJ__F32(2, 2, 3, 2, 2)},
      AXIS(1)},
+    {"threads, channels", 2, {DJ__F32(30, 41, 33), DJ__F32(30, 41, 7)}, AXIS(2)},
+    {"threads, images", 2, {DJ__F32(1, 40, 30, 40), DJ__F32(1, 1, 30, 40)}, AXIS(1)},
+    {"bytes", 3, {DJ__U8(7, 11, 3), DJ__U8(7, 11, 1), DJ__U8(7, 11, 5)}, AXIS(2)},
+    {"integers", 2, {DJ__I32(7, 11), DJ__I32(2, 11)}, AXIS(0)},
     {"skip connection",
      2,
      {DJ__F32(32, 30, 40, 64), DJ__F32(32, 30, 40, 64)},
@@ -343,6 +360,8 @@ static const dj__sample samples_pad[] = {
     {"columns after", 1, {DJ__F32(3, 5)}, PAD(1, 0, 3, 2)},
     {"middle axis", 1, {DJ__F32(2, 1, 3)}, PAD(1, 4, 5, 0)},
     {"rank 5", 1, {DJ__F32(2, 3, 5, 1, 7)}, PAD(3, 1, 1, 0.25f)},
+    {"threads, width", 1, {DJ__F32(2, 25, 31, 29)}, PAD(2, 1, 2, -0.5f)},
+    {"threads, one row", 1, {DJ__F32(1, 41003)}, PAD(1, 3, 5, 2)},
     {"image width", 1, {DJ__F32(32, 60, 80, 32)}, PAD(2, 1, 1, 0), .bench = true},
 };
 

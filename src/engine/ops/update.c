@@ -245,10 +245,12 @@ static const dj__sample adamw_samples[] = {
     UPDATE("ema", one_var, DJ__F32(3, 5, 7), DJ__F32(3, 5, 7), false, 3, 5, 7),
     UPDATE("no_ema", no_decay, DJ__F32(65), DJ__ABSENT, false, 65),
     UPDATE("scalar_like", one_var, DJ__F32(1), DJ__F32(1), false, 1),
+    UPDATE("threads", one_var, DJ__F32(41, 1001), DJ__F32(41, 1001), false, 41, 1001),
     UPDATE("bench_4M", one_var, DJ__F32(4096, 1024), DJ__F32(4096, 1024), true, 4096, 1024)};
 static const dj__sample sgd_samples[] = {
     UPDATE("ema", one_var, DJ__ABSENT, DJ__F32(3, 5, 7), false, 3, 5, 7),
     UPDATE("no_ema", no_decay, DJ__ABSENT, DJ__ABSENT, false, 65),
+    UPDATE("threads", one_var, DJ__ABSENT, DJ__F32(41, 1001), false, 41, 1001),
     UPDATE("bench_4M", one_var, DJ__ABSENT, DJ__ABSENT, true, 4096, 1024)};
 static const dj__sample global_norm_samples[] = {
     {.label = "one", .n_in = 1, .in = {DJ__F32(3, 5)}},
@@ -259,18 +261,21 @@ static const dj__sample global_norm_samples[] = {
      .n_in = 2,
      .in = {DJ__F32(100), DJ__F32(7)},
      .range = {{.lo = 1e20f, .hi = 1e25f}, {.lo = -1e25f, .hi = 1e25f}}},
+    {.label = "threads", .n_in = 3, .in = {DJ__F32(9, 4097), DJ__F32(7), DJ__F32(8192)}},
     {.label = "bench_4M", .n_in = 1, .in = {DJ__F32(4096, 1024)}, .bench = true}};
 
 static const dj__accumulate_attr quarter = {.scale = 0.25f};
 static const dj__sample accumulate_samples[] = {
     {.label = "odd", .n_in = 2, .in = {DJ__F32(3, 5, 7), DJ__F32(3, 5, 7)}, DJ__ATTR(quarter)},
+    {.label = "threads", .n_in = 2, .in = {DJ__F32(40961), DJ__F32(40961)}, DJ__ATTR(quarter)},
     {.label = "bench_4M",
      .n_in = 2,
      .in = {DJ__F32(4096, 1024), DJ__F32(4096, 1024)},
      DJ__ATTR(quarter),
      .bench = true}};
 static const dj__sample assign_samples[] = {
-    {.label = "odd", .n_in = 2, .in = {DJ__F32(3, 5, 7), DJ__F32(3, 5, 7)}}};
+    {.label = "odd", .n_in = 2, .in = {DJ__F32(3, 5, 7), DJ__F32(3, 5, 7)}},
+    {.label = "threads", .n_in = 2, .in = {DJ__F32(40961), DJ__F32(40961)}}};
 static const dj__running_attr running = {.momentum = 0.1f, .eps = 1e-5f, .unbias = 1.125f};
 static const dj__sample running_update_samples[] = {
     {.label = "odd",

@@ -1,5 +1,5 @@
 /*
- * Elementwise kernels: every op of ewise.h, `fused` programs of them, and casts.
+ * Elementwise kernels: every op of ewise.h, `fused` programs of them, casts, and broadcast.
  *
  * One interpreter runs them all. The output is cut into blocks of about a thousand elements; for a
  * block, registers are f32 vectors in first-level cache and every instruction is one vector loop,
@@ -384,6 +384,11 @@ static void plan_for(plan *p, const dj__call *c, dj__fused_instr *one) {
   if (c->op == DJ__OP_fused) {
     const dj__fused_attr *f = c->attr;
     make_plan(p, c, f->instr, f->n_instr, f->out);
+    return;
+  }
+  if (c->op == DJ__OP_broadcast) { /* reading the input in the output's shape is all there is */
+    *one = (dj__fused_instr){.op = DJ__OP_stop_gradient};
+    make_plan(p, c, one, 1, &FIRST[1]);
     return;
   }
   const dj__ewise_attr *a = c->attr;

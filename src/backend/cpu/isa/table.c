@@ -1,4 +1,5 @@
 /* The table of own kernels of one instruction set. */
+#include "backend/cpu/isa/basic.h"
 #include "backend/cpu/isa/nn.h"
 #include "engine/ewise.h"
 
@@ -15,7 +16,7 @@ const dj__kernels DJ__I(kernels) = {
                 [DJ__OP_fused] = {DJ__I(ewise_run), DJ__I(ewise_supports), DJ__I(ewise_workspace)},
             [DJ__OP_cast] = {DJ__I(cast_run), NULL, NULL},
 #define DJ__X(name, run, supports, workspace) [DJ__OP_##name] = {run, supports, workspace},
-            DJ__NN_KERNELS(DJ__X)
+            DJ__NN_KERNELS(DJ__X) DJ__BASIC_KERNELS(DJ__X)
 #undef DJ__X
         },
 };

@@ -1,0 +1,208 @@
+/*
+ * Kernels of reductions over any set of axes.
+ *
+ * Axes are joined and sorted into kept and reduced ones, so that every reduction is, for each
+ * position of the outer kept axes, one over the rows of matrices (rows, cols): `cols` is the
+ * innermost kept axis (1 if the innermost axis is reduced), the rows are the axis before it, and
+ * further reduced axes say where the matrices begin. Narrow matrices are read as wider ones
+ * (several rows side by side), so that vectors are full.
+ *
+ * Sums run in f32 over at most a few hundred terms, then in double. Where there are too few outputs
+ * to share among threads, rows are cut into parts; the number of parts depends on the shape alone
+ * and parts are added in order: results are the same for any number of threads.
+ */
+#include "backend/cpu/isa/basic.h"
+#include "engine/ops/basic.h"
+
+enum {
+  WIDE = 1024,        /* columns worked on at once, at most */
+  NARROW = 64,        /* rows are joined until they are at least this wide */
+  FLUSH = 64,         /* rows of four added in f32 before they go into the double */
+  PARTS = 32,         /* units of work wanted */
+  PART_WORK = 1 << 14 /* elements that a part has at least */
+};
+
+/* ---- axes ---- */
+typedef struct axes_list {
+  int rank;
+  int64_t dim[DJ_MAX_RANK], step[DJ_MAX_RANK], count;
+} axes_list;
+
+typedef struct fold {
+  int64_t cols, rows;         /* a matrix of x: contiguous */
+  axes_list outer, matrices;  /* kept axes but cols; reduced axes but rows */
+  int64_t tiles, parts, part; /* column tiles; parts of the joint rows; rows of a part */
+} fold;
+
+static void push(axes_list *l, int64_t dim, int64_t step) {
+  if (l->rank > 0 && l->step[l->rank - 1] == dim * step) {
+    l->dim[l->rank - 1] *= dim;
+    l->step[l->rank - 1] = step;
+  } else {
+    l->dim[l->rank] = dim;
+    l->step[l->rank++] = step;
+  }
+  l->count *= dim;
+}
+
+/* Element offset of position `at` in row-major order. */
+DJ__INLINE int64_t offset_of(const axes_list *l, int64_t at) {
+  int64_t o = 0;
+  for (int i = l->rank - 1; i >= 0; i--) {
+    o += at % l->dim[i] * l->step[i];
+    at /= l->dim[i];
+  }
+  return o;
+}
+
+static fold fold_of(const dj_shape *x, uint32_t axes) {
+  axes_list kept = {.count = 1}, reduced = {.count = 1};
+  int64_t stride[DJ_MAX_RANK], step = 1;
+  for (int i = x->rank - 1; i >= 0; i--) {
+    stride[i] = step;
+    step *= x->dim[i];
+  }
+  for (int i = 0; i < x->rank; i++)
+    if (x->dim[i] != 1) push(axes >> i & 1u ? &reduced : &kept, x->dim[i], stride[i]);
+  fold f = {.cols = 1, .rows = 1};
+  if (kept.rank > 0 && kept.step[kept.rank - 1] == 1) {
+    f.cols = kept.dim[--kept.rank];
+    kept.count /= f.cols;
+  }
+  if (reduced.rank > 0 && reduced.step[reduced.rank - 1] == f.cols) {
+    f.rows = reduced.dim[--reduced.rank];
+    reduced.count /= f.rows;
+  }
+  f.outer = kept;
+  f.matrices = reduced;
+  f.tiles = (f.cols + WIDE - 1) / WIDE;
+  int64_t all = f.rows * f.matrices.count, units = f.outer.count * f.tiles,
+          width = f.cols / f.tiles;
+  f.parts = 1;
+  if (units < PARTS) {
+    int64_t most = all * width / PART_WORK;
+    f.parts = (PARTS + units - 1) / units;
+    if (f.parts > most) f.parts = most > 0 ? most : 1;
+    if (f.parts > all) f.parts = all;
+  }
+  f.part = (all + f.parts - 1) / f.parts;
+  f.parts = (all + f.part - 1) / f.part;
+  return f;
+}
+
+/* ---- sum ---- */
+/* sum[i] += x[r * step + i] over r < rows, i < n <= WIDE; n is a multiple of 16 or whatever. */
+DJ__INLINE void add_rows(double *sum, const void *x, const dj_dtype t, int64_t step, int64_t rows,
+                         int64_t n) {
+  float acc[WIDE];
+  for (int64_t r = 0; r < rows;) {
+    int64_t fours = (rows - r) / 4 < FLUSH ? (rows - r) / 4 : FLUSH;
+    if (fours == 0) { /* the last one to three */
+      for (; r < rows; r++)
+        DJ__SIMD for (int64_t i = 0; i < n; i++) sum[i] += (double)ld(x, t, r * step + i);
+      return;
+    }
+    for (int64_t k = 0; k < fours; k++, r += 4) {
+      const void *a = at(x, t, r * step), *b = at(x, t, (r + 1) * step),
+                 *c = at(x, t, (r + 2) * step), *d = at(x, t, (r + 3) * step);
+      if (k == 0) {
+        DJ__SIMD for (int64_t i = 0; i < n; i++) acc[i] =
+            (ld(a, t, i) + ld(b, t, i)) + (ld(c, t, i) + ld(d, t, i));
+      } else {
+        DJ__SIMD for (int64_t i = 0; i < n; i++) acc[i] +=
+            (ld(a, t, i) + ld(b, t, i)) + (ld(c, t, i) + ld(d, t, i));
+      }
+    }
+    DJ__SIMD for (int64_t i = 0; i < n; i++) sum[i] += (double)acc[i];
+  }
+}
+
+/* Sum of n neighbours, for rows too short for the above. */
+DJ__INLINE double add_short(const void *x, const dj_dtype t, int64_t n) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) sum += ld(x, t, i);
+  return (double)sum;
+}
+
+/* sum[0..n) of columns c.. of a matrix (rows, cols). */
+DJ__INLINE void add_matrix(double *sum, const void *x, const dj_dtype t, int64_t rows, int64_t cols,
+                           int64_t c, int64_t n) {
+  if (cols >= NARROW) {
+    add_rows(sum, at(x, t, c), t, cols, rows, n);
+    return;
+  }
+  if (cols == 1 && rows <= 4 * NARROW) {
+    sum[0] += add_short(x, t, rows);
+    return;
+  }
+  int64_t join = (NARROW + cols - 1) / cols, wide = rows / join;
+  if (wide > 0) {
+    double joint[2 * NARROW] = {0};
+    add_rows(joint, x, t, join * cols, wide, join * cols);
+    for (int64_t j = 0; j < join; j++)
+      for (int64_t i = 0; i < cols; i++) sum[i] += joint[j * cols + i];
+  }
+  for (int64_t r = wide * join; r < rows; r++)
+    for (int64_t i = 0; i < cols; i++) sum[i] += (double)ld(x, t, r * cols + i);
+}
+
+/* Rows from..to of the joint rows of all matrices that go into one output tile. */
+DJ__INLINE void add_part(double *sum, const void *x, const dj_dtype t, const fold *f, int64_t outer,
+                         int64_t c, int64_t n, int64_t from, int64_t to) {
+  int64_t base = offset_of(&f->outer, outer);
+  memset(sum, 0, (size_t)n * sizeof *sum);
+  while (from < to) {
+    int64_t m = from / f->rows, r = from % f->rows, rows = f->rows - r;
+    if (rows > to - from) rows = to - from;
+    int64_t start = base + offset_of(&f->matrices, m) + r * f->cols;
+    add_matrix(sum, at(x, t, start), t, rows, f->cols, c, n);
+    from += rows;
+  }
+}
+
+bool DJ__I(sum_supports)(const dj__call *c) {
+  return is_float(&c->in[0]) && c->out[0].dtype == DJ_F32;
+}
+
+size_t DJ__I(sum_workspace)(const dj__call *c) {
+  fold f = fold_of(&c->in[0].shape, ((const dj__reduce_attr *)c->attr)->axes);
+  return f.parts == 1 ? 0 : (size_t)(f.outer.count * f.tiles * f.parts) * WIDE * sizeof(double);
+}
+
+DJ__INLINE void sum_units(const dj__call *c, const fold *f, const dj_dtype t, int nt) {
+  float scale = ((const dj__reduce_attr *)c->attr)->scale;
+  const void *x = c->in[0].data;  // (...)
+  float *y = c->out[0].data;      // (outer, cols) f32
+  double *partial = c->workspace; // (outer * tiles, parts, WIDE) f64
+  int64_t units = f->outer.count * f->tiles * f->parts, all = f->rows * f->matrices.count;
+#pragma omp parallel for schedule(static) num_threads(nt)
+  for (int64_t u = 0; u < units; u++) {
+    double own[WIDE];
+    int64_t part = u % f->parts, tile = u / f->parts % f->tiles, outer = u / f->parts / f->tiles;
+    int64_t col = tile * WIDE, n = f->cols - col < WIDE ? f->cols - col : WIDE;
+    int64_t from = part * f->part, to = from + f->part < all ? from + f->part : all;
+    double *sum = f->parts > 1 ? partial + u * WIDE : own;
+    add_part(sum, x, t, f, outer, col, n, from, to);
+    if (f->parts > 1) continue;
+    DJ__SIMD for (int64_t i = 0; i < n; i++) y[outer * f->cols + col + i] =
+        (float)(own[i] * (double)scale);
+  }
+  if (f->parts == 1) return;
+  for (int64_t u = 0; u < f->outer.count * f->tiles; u++) {
+    int64_t col = u % f->tiles * WIDE, n = f->cols - col < WIDE ? f->cols - col : WIDE;
+    double *sum = partial + u * f->parts * WIDE;
+    for (int64_t p = 1; p < f->parts; p++)
+      DJ__SIMD for (int64_t i = 0; i < n; i++) sum[i] += sum[p * WIDE + i];
+    for (int64_t i = 0; i < n; i++)
+      y[u / f->tiles * f->cols + col + i] = (float)(sum[i] * (double)scale);
+  }
+}
+
+dj_status DJ__I(sum_run)(const dj__call *c, void *self) {
+  (void)self;
+  fold f = fold_of(&c->in[0].shape, ((const dj__reduce_attr *)c->attr)->axes);
+  int nt = threads_for(c, dj_shape_count(&c->in[0].shape));
+  DJ__WITH_DTYPE(c->in[0].dtype, T, sum_units(c, &f, T, nt));
+  return DJ_OK;
+}

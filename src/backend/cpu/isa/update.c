@@ -1,0 +1,210 @@
+/*
+ * Kernels of the update ops: optimiser steps over all variables in one pass, gradient accumulation,
+ * assignment, running statistics, and the global norm.
+ *
+ * All variables are cut into blocks of DJ__NORM_BLOCK elements, counted through from the first
+ * variable to the last; threads take equal shares of the blocks, so that many small variables and a
+ * few large ones are both spread. Per element the arithmetic is f32 (constants are prepared in
+ * double); the norm is summed in double, a sum for each block, added in the order of the blocks.
+ */
+#include "backend/cpu/isa/basic.h"
+#include "engine/attrs.h"
+
+enum { CHUNK = DJ__NORM_BLOCK };
+
+static int64_t chunks_of(const dj_tensor *t) {
+  return (dj_shape_count(&t->shape) + CHUNK - 1) / CHUNK;
+}
+
+/* Inputs first, first + step, .. are cut into blocks: the position of one of them. */
+typedef struct cursor {
+  int input;
+  int64_t block; /* of that input */
+} cursor;
+
+static cursor cursor_at(const dj__call *c, int first, int step, int64_t block) {
+  cursor at = {first, block};
+  while (at.input < c->n_in && at.block >= chunks_of(&c->in[at.input])) {
+    at.block -= chunks_of(&c->in[at.input]);
+    at.input += step;
+  }
+  return at;
+}
+static void cursor_next(const dj__call *c, int step, cursor *at) {
+  at->block++;
+  while (at->input < c->n_in && at->block >= chunks_of(&c->in[at->input])) {
+    at->block = 0;
+    at->input += step;
+  }
+}
+static int64_t all_chunks(const dj__call *c, int first, int step, int64_t *elements) {
+  int64_t n = 0;
+  *elements = 0;
+  for (int i = first; i < c->n_in; i += step) {
+    n += chunks_of(&c->in[i]);
+    *elements += dj_shape_count(&c->in[i].shape);
+  }
+  return n;
+}
+
+/* ---- optimisers ---- */
+typedef struct step_constants {
+  float clip, beta1, rest1, beta2, rest2, correct1, correct2, eps, lr, decay, ema_rest;
+} step_constants;
+
+static void average_block(float *ema, const float *p, int64_t n, float rest) {
+  DJ__SIMD for (int64_t i = 0; i < n; i++) ema[i] += rest * (p[i] - ema[i]);
+}
+
+static void adamw_block(float *p, const float *g, float *m, float *v, int64_t n,
+                        const step_constants *k) {
+  step_constants s = *k;
+  DJ__SIMD for (int64_t i = 0; i < n; i++) {
+    float gi = g[i] * s.clip;
+    float mi = s.beta1 * m[i] + s.rest1 * gi, vi = s.beta2 * v[i] + s.rest2 * gi * gi;
+    float step = mi / s.correct1 / (__builtin_sqrtf(vi / s.correct2) + s.eps);
+    m[i] = mi;
+    v[i] = vi;
+    p[i] -= s.lr * (step + s.decay * p[i]);
+  }
+}
+
+static void sgd_block(float *p, const float *g, float *m, int64_t n, const step_constants *k) {
+  step_constants s = *k;
+  DJ__SIMD for (int64_t i = 0; i < n; i++) {
+    float mi = s.beta1 * m[i] + (g[i] * s.clip + s.decay * p[i]);
+    m[i] = mi;
+    p[i] -= s.lr * mi;
+  }
+}
+
+/* Memory of input i from element `from` on, or NULL if it is absent. */
+static float *floats(const dj__call *c, int i, int64_t from) {
+  return c->in[i].shape.rank < 0 ? NULL : (float *)c->in[i].data + from;
+}
+
+static void update_block(const dj__call *c, cursor at, const step_constants *general) {
+  const dj__update_attr *a = c->attr;
+  const dj__update_var *var = &a->var[(at.input - DJ__UPDATE_FIRST) / DJ__UPDATE_PER_VAR];
+  int64_t count = dj_shape_count(&c->in[at.input].shape), from = at.block * CHUNK;
+  int64_t n = count - from < CHUNK ? count - from : CHUNK;
+  step_constants k = *general;
+  k.lr = general->lr * var->lr_scale;
+  k.decay = var->weight_decay;
+  float *p = floats(c, at.input, from), *m = floats(c, at.input + 2, from);
+  const float *g = floats(c, at.input + 1, from);
+  if (c->op == DJ__OP_adamw)
+    adamw_block(p, g, m, floats(c, at.input + 3, from), n, &k);
+  else
+    sgd_block(p, g, m, n, &k);
+  float *ema = floats(c, at.input + 4, from);
+  if (ema) average_block(ema, p, n, k.ema_rest);
+}
+
+/* inputs: hyper (8), guard (2), then param, grad, m, v, ema of every variable, all f32. */
+static dj_status update_run(const dj__call *c) {
+  const float *h = c->in[0].data; // (8) f32
+  step_constants k;
+  if (!dj__update_clip(h, c->in[1].data, &k.clip)) return DJ_OK;
+  k.beta1 = h[DJ__HYPER_BETA1];
+  k.rest1 = (float)(1 - (double)k.beta1);
+  k.beta2 = h[DJ__HYPER_BETA2];
+  k.rest2 = (float)(1 - (double)k.beta2);
+  k.correct1 = h[DJ__HYPER_CORRECT1];
+  k.correct2 = h[DJ__HYPER_CORRECT2];
+  k.eps = h[DJ__HYPER_EPS];
+  k.lr = h[DJ__HYPER_LR];
+  k.decay = 0;
+  k.ema_rest = (float)(1 - (double)h[DJ__HYPER_EMA]);
+  int64_t elements, chunks = all_chunks(c, DJ__UPDATE_FIRST, DJ__UPDATE_PER_VAR, &elements);
+  int nt = threads_for(c, elements);
+#pragma omp parallel num_threads(nt)
+  {
+    int t = omp_get_thread_num(), team = omp_get_num_threads();
+    int64_t b = part_from(chunks, team, t), to = part_from(chunks, team, t + 1);
+    cursor at = cursor_at(c, DJ__UPDATE_FIRST, DJ__UPDATE_PER_VAR, b);
+    for (; b < to; b++, cursor_next(c, DJ__UPDATE_PER_VAR, &at)) update_block(c, at, &k);
+  }
+  return DJ_OK;
+}
+
+dj_status DJ__I(adamw_run)(const dj__call *c, void *self) {
+  (void)self;
+  return update_run(c);
+}
+dj_status DJ__I(sgd_run)(const dj__call *c, void *self) {
+  (void)self;
+  return update_run(c);
+}
+
+/* ---- global norm ---- */
+static double square_sum(const float *x, int64_t n) {
+  double sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+  return sum;
+}
+
+size_t DJ__I(global_norm_workspace)(const dj__call *c) {
+  int64_t elements;
+  return (size_t)all_chunks(c, 0, 1, &elements) * sizeof(double);
+}
+
+dj_status DJ__I(global_norm_run)(const dj__call *c, void *self) {
+  (void)self;
+  double *sums = c->workspace; // (chunks) f64
+  int64_t elements, chunks = all_chunks(c, 0, 1, &elements);
+  int nt = threads_for(c, elements);
+#pragma omp parallel num_threads(nt)
+  {
+    int t = omp_get_thread_num(), team = omp_get_num_threads();
+    int64_t b = part_from(chunks, team, t), to = part_from(chunks, team, t + 1);
+    cursor at = cursor_at(c, 0, 1, b);
+    for (; b < to; b++, cursor_next(c, 1, &at)) {
+      const float *x = c->in[at.input].data; // (...) f32
+      int64_t n = dj_shape_count(&c->in[at.input].shape), from = at.block * CHUNK;
+      sums[b] = square_sum(x + from, n - from < CHUNK ? n - from : CHUNK);
+    }
+  }
+  double total = 0;
+  for (int64_t b = 0; b < chunks; b++) total += sums[b];
+  *(float *)c->out[0].data = (float)__builtin_sqrt(total);
+  return DJ_OK;
+}
+
+/* ---- state ---- */
+dj_status DJ__I(accumulate_run)(const dj__call *c, void *self) {
+  (void)self;
+  float *state = c->in[0].data;   // (...) f32
+  const float *x = c->in[1].data; // (...) f32
+  float scale = ((const dj__accumulate_attr *)c->attr)->scale;
+  int64_t n = dj_shape_count(&c->in[0].shape);
+  int nt = threads_for(c, n);
+#pragma omp parallel for simd schedule(static) num_threads(nt)
+  for (int64_t i = 0; i < n; i++) state[i] += scale * x[i];
+  return DJ_OK;
+}
+
+dj_status DJ__I(assign_run)(const dj__call *c, void *self) {
+  (void)self;
+  DJ__I(convert)
+  (c->in[0].data, DJ_F32, c->in[1].data, DJ_F32, dj_shape_count(&c->in[0].shape), c->threads);
+  return DJ_OK;
+}
+
+dj_status DJ__I(running_update_run)(const dj__call *c, void *self) {
+  (void)self;
+  const dj__running_attr *a = c->attr;
+  float *running_mean = c->in[0].data, *running_var = c->in[1].data; // (C) f32
+  const float *mean = c->in[2].data, *inv = c->in[3].data;           // (C) f32
+  double k = (double)a->momentum, eps = (double)a->eps, unbias = (double)a->unbias;
+  int64_t n = c->in[0].shape.dim[0];
+  DJ__SIMD for (int64_t i = 0; i < n; i++) {
+    double var = 1 / ((double)inv[i] * (double)inv[i]) - eps;
+    var = (var > 0 ? var : 0) * unbias;
+    running_mean[i] =
+        (float)((double)running_mean[i] + k * ((double)mean[i] - (double)running_mean[i]));
+    running_var[i] = (float)((double)running_var[i] + k * (var - (double)running_var[i]));
+  }
+  return DJ_OK;
+}
