@@ -178,6 +178,22 @@ static void stopped_runs_end_in_the_same_bytes(void **state) {
   assert_has("out.txt", "The recipes are equal.");
 }
 
+static void a_profile_is_printed_and_changes_nothing(void **state) {
+  (void)state;
+  EXPECT(0, "train", "small.yaml", "--store", "S", "--out", "profiled", "--threads", "2",
+         "--profile");
+  assert_has("out.txt", "Mean of 20 steps: ");
+  assert_has("out.txt", " conv2d_weight\n"); // a total
+  assert_has("out.txt", " backbone/stage0"); // a node
+  assert_has("out.txt", "30 of 30 steps");
+  size_t n, m;
+  char *want = final_bytes("whole", &n), *got = final_bytes("profiled", &m);
+  assert_int_equal(n, m);
+  assert_memory_equal(want, got, n);
+  free(want);
+  free(got);
+}
+
 static void mistakes_say_what_to_do(void **state) {
   (void)state;
   EXPECT(DJ_E_INVALID, "train", "small.yaml", "--out", "x");
@@ -212,6 +228,7 @@ static void mistakes_say_what_to_do(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(stopped_runs_end_in_the_same_bytes),
+                                     cmocka_unit_test(a_profile_is_printed_and_changes_nothing),
                                      cmocka_unit_test(mistakes_say_what_to_do)};
   return cmocka_run_group_tests(tests, make_root, remove_root);
 }

@@ -247,10 +247,21 @@ const dj_recipe *dj_run_recipe(const dj_run *run);
 const char *dj_run_store(const dj_run *run); /* NULL if none was given */
 const char *dj_run_dir(const dj_run *run);
 
+/* Where the time of a step went, as a mean over `steps` steps; dj_program_node has the nodes. */
+typedef struct dj_train_profile {
+  const dj_program *program; /* of a step, or of one run of it where gradients are accumulated */
+  int steps;
+  double seconds;      /* of a step, without validation and checkpoints */
+  double data_seconds; /* of it: waiting for a batch and filling it in */
+} dj_train_profile;
+
 typedef struct dj_train_options {
   volatile const sig_atomic_t *stop; /* set non-zero (signal handler): finish the step, write a
                                         checkpoint, return DJ_E_INTERRUPTED; may be NULL */
   uint64_t stop_at;                  /* the same once this many steps are done; 0: never */
+  int profile_steps; /* > 0: after two steps, measure this many and call `profiled` once */
+  void (*profiled)(const dj_train_profile *p, void *user);
+  void *user;
 } dj_train_options;
 
 typedef struct dj_train_result {

@@ -14,6 +14,7 @@
 #include "base/digest.h"
 #include "base/fs.h"
 #include "cli/cli.h"
+#include "cli/profile.h"
 #include "dojo/drive.h"
 #include "dojo/store.h"
 #include "dojo/train.h"
@@ -49,7 +50,7 @@ static void watch_signals(void) {
 typedef struct options {
   const char *store, *out, *resume, *precision, *backend;
   int64_t steps, threads;
-  bool json, keys;
+  bool json, keys, profile;
 } options;
 
 // ---- the store's memory of what was trained on it ----------------------------------------------
@@ -172,12 +173,24 @@ static dj_status resume(const options *o, job *b) {
   return dj_task_create_drive(dj_run_recipe(b->run), dj_run_store(b->run), &b->task);
 }
 
-static dj_status train(const job *b, dj_train_result *result) {
+enum { PROFILE_STEPS = 20 };
+
+static void print_profile(const dj_train_profile *p, void *user) {
+  const options *o = user;
+  dj__cli_progress_end();
+  dj__print_profile(o->json ? stderr : stdout, p);
+}
+
+static dj_status train(const options *o, const job *b, dj_train_result *result) {
   dj_store *store;
   dj_store_run record = {0};
   DJ_TRY(dj_store_open(dj_run_store(b->run), DJ_STORE_EXISTING, &store));
   dj_status s = record_run(store, b->run, b->task, &record);
-  if (!s) s = dj_run_train(b->run, b->task, &(dj_train_options){.stop = &stop}, result);
+  const dj_train_options how = {.stop = &stop,
+                                .profile_steps = o->profile ? PROFILE_STEPS : 0,
+                                .profiled = print_profile,
+                                .user = (void *)o};
+  if (!s) s = dj_run_train(b->run, b->task, &how, result);
   if (!s) s = record_model(store, b->run, &record, result);
   dj_store_close(store);
   return s;
@@ -211,7 +224,8 @@ static void report(const options *o, const dj_run *run, const dj_train_result *r
 static const char *bad_use(const options *o, int npos) {
   if (o->resume) {
     if (npos || o->store || o->out || o->steps || o->precision || o->backend || o->threads)
-      return "--resume takes everything from the run's folder: give nothing else but --json";
+      return "--resume takes everything from the run's folder: give nothing else but --json or"
+             " --profile";
     return NULL;
   }
   if (npos != 1) return "give one recipe, or --resume R";
@@ -238,6 +252,7 @@ int dj__cmd_train(int argc, char **argv) {
       {"threads", 0, DJ_OPT_INT, &o.threads, "N", "that compute (default: the recipe's)"},
       {"backend", 0, DJ_OPT_STRING, &o.backend, "NAME", "cpu (default) or ref"},
       {"precision", 0, DJ_OPT_STRING, &o.precision, "P", "f32 or bf16 (default: the recipe's)"},
+      {"profile", 0, DJ_OPT_FLAG, &o.profile, NULL, "print where the time of early steps goes"},
       {"keys", 0, DJ_OPT_FLAG, &o.keys, NULL, "print the table of recipe keys"},
       {"json", 0, DJ_OPT_FLAG, &o.json, NULL, "machine-readable report on stdout"},
       {0}};
@@ -253,7 +268,7 @@ int dj__cmd_train(int argc, char **argv) {
   dj_train_result result = {0};
   dj_status s = o.resume ? resume(&o, &b) : begin(&o, pos[0], &b);
   if (!s) {
-    s = train(&b, &result);
+    s = train(&o, &b, &result);
     if (!s || s == DJ_E_INTERRUPTED) report(&o, b.run, &result);
   }
   rc = s ? dj__fail("train", s) : 0;

@@ -52,7 +52,8 @@ typedef struct loop {
   uint64_t samples;              // since `began`
   double rate_from, rate_paused; // window of the rate on the curves
   uint64_t rate_samples;
-  double rate; // samples/s over the last window
+  double rate;                          // samples/s over the last window
+  double profile_seconds, profile_data; // sums over the steps that are profiled
 } loop;
 
 static double now_s(void) {
@@ -350,7 +351,9 @@ static uint64_t batch_number(const loop *l, int k) {
 static dj_status run_step(loop *l, double lr) {
   for (int k = 0; k < l->accumulate; k++) {
     uint64_t number = batch_number(l, k), samples = 0;
+    double before = now_s();
     DJ_TRY(l->task->ops->fill(l->task, l->step_program, number, &samples));
+    l->profile_data += now_s() - before;
     if (!l->apply_program)
       DJ_TRY(dj_optimizer_fill(l->step_program, &l->optimizer, l->state.step, lr));
     DJ_TRY(dj_program_run(l->step_program, number));
@@ -359,6 +362,36 @@ static dj_status run_step(loop *l, double lr) {
   if (!l->apply_program) return DJ_OK;
   DJ_TRY(dj_optimizer_fill(l->apply_program, &l->optimizer, l->state.step, lr));
   return dj_program_run(l->apply_program, l->state.step);
+}
+
+enum { PROFILE_AFTER = 2 }; // steps that warm caches up and are left out
+
+// Steps to profile in this process: as asked, or what the run has left.
+static uint64_t profiled_steps(const loop *l) {
+  uint64_t asked = l->o && l->o->profile_steps > 0 ? (uint64_t)l->o->profile_steps : 0;
+  uint64_t left = l->total - l->first_step;
+  left = left > PROFILE_AFTER ? left - PROFILE_AFTER : 0;
+  return asked < left ? asked : left;
+}
+
+// A step that is measured where a profile is asked for.
+static dj_status run_watched_step(loop *l, double lr) {
+  uint64_t done = l->state.step - l->first_step, steps = profiled_steps(l);
+  if (!steps || done < PROFILE_AFTER || done >= PROFILE_AFTER + steps) return run_step(l, lr);
+  if (done == PROFILE_AFTER) {
+    dj_program_profile(l->step_program, true);
+    l->profile_seconds = l->profile_data = 0;
+  }
+  double before = now_s();
+  DJ_TRY(run_step(l, lr));
+  l->profile_seconds += now_s() - before;
+  if (done + 1 < PROFILE_AFTER + steps) return DJ_OK;
+  double n = (double)steps;
+  const dj_train_profile p = {l->step_program, (int)steps, l->profile_seconds / n,
+                              l->profile_data / n};
+  if (l->o->profiled) l->o->profiled(&p, l->o->user);
+  dj_program_profile(l->step_program, false);
+  return DJ_OK;
 }
 
 // The step changed no weight (dj_adamw, dj_sgd look at the guard); find who made it.
@@ -410,7 +443,7 @@ static dj_status run_steps(loop *l) {
         l->o && ((l->o->stop && *l->o->stop) || (l->o->stop_at && l->state.step >= l->o->stop_at));
     if (asked) return stop_early(l);
     double lr = dj_schedule_lr(&l->schedule, l->state.step);
-    DJ_TRY(run_step(l, lr));
+    DJ_TRY(run_watched_step(l, lr));
     if (!isfinite(*l->loss) || !isfinite(*l->norm)) return explain_nonfinite(l);
     l->state.step++;
     DJ_TRY(after_step(l, lr));
