@@ -24,6 +24,9 @@ typedef struct dj__kernels {
   /* y = act(y + bias) in place: y (rows, n) f32 or bf16, bias (n) or NULL; act as in dj__post. */
   void (*post)(void *y, dj_dtype yt, int64_t rows, int64_t n, const void *bias, dj_dtype bt,
                int act, int threads);
+  /* Multiply-adds in registers only, on the calling thread; *flops: how many operations. The result
+   * depends on all of them. For measuring the processor's peak. */
+  float (*fma_loop)(int64_t rounds, double *flops);
 } dj__kernels;
 
 extern const dj__kernels dj__kernels_generic, dj__kernels_avx2, dj__kernels_avx512;

@@ -43,6 +43,7 @@
 DJ__NN_KERNELS(DJ__X)
 #undef DJ__X
 size_t DJ__I(max_pool_grad_workspace)(const dj__call *c);
+float DJ__I(fma_loop)(int64_t rounds, double *flops); /* peak.c */
 size_t DJ__I(attention_workspace)(const dj__call *c);
 size_t DJ__I(attention_grad_workspace)(const dj__call *c);
 size_t DJ__I(resize_workspace)(const dj__call *c);
@@ -87,7 +88,7 @@ DJ__INLINE void v_store(void *p, dj_dtype t, int64_t i, vf v) {
   *(vh *)((uint16_t *)p + i) = __builtin_convertvector((nan & quiet) | (~nan & rounded), vh);
 }
 DJ__INLINE vf v_all(float f) {
-  return (vf){0} + f;
+  return f - (vf){0};
 }
 DJ__INLINE float v_sum(vf v) {
   float s = 0;

@@ -7,6 +7,7 @@ const dj__kernels DJ__I(kernels) = {
     .isa = DJ__STR(DJ_ISA),
     .convert = DJ__I(convert),
     .post = DJ__I(post),
+    .fma_loop = DJ__I(fma_loop),
     .op =
         {
 #define DJ__X(name, operands, expression, flops)                                                   \

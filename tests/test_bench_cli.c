@@ -1,0 +1,90 @@
+/*
+ * `dojo bench` as a user meets it: the list, a report of one op with sane figures, errors that
+ * help. Times themselves are not judged.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+#include <jansson.h>
+
+static char text[1 << 16];
+
+/* Runs the program with these arguments; its output, errors with it, is in text. Exit code. */
+static int dojo(const char *arguments) {
+  char command[512];
+  (void)snprintf(command, sizeof command, "%s %s 2>&1", DOJO_BINARY, arguments);
+  FILE *f = popen(command, "r");
+  assert_non_null(f);
+  size_t n = fread(text, 1, sizeof text - 1, f);
+  text[n] = 0;
+  int status = pclose(f);
+  assert_true(WIFEXITED(status));
+  return WEXITSTATUS(status);
+}
+
+static void test_list(void **state) {
+  (void)state;
+  assert_int_equal(dojo("bench"), 0);
+  assert_non_null(strstr(text, "dojo bench ops"));
+  assert_int_equal(dojo("bench --help"), 0);
+  assert_non_null(strstr(text, "Example: dojo bench ops"));
+}
+
+static void test_json(void **state) {
+  (void)state;
+  assert_int_equal(dojo("bench ops --op gru_cell --seconds 0 --threads 2 --no-peaks --json"), 0);
+  json_t *report = json_loads(text, 0, NULL);
+  assert_non_null(report);
+  assert_int_equal(json_integer_value(json_object_get(report, "threads")), 2);
+  const json_t *rows = json_object_get(report, "ops");
+  assert_int_equal(json_array_size(rows), 2); // one sample, f32 and bf16
+  for (size_t i = 0; i < 2; i++) {
+    const json_t *row = json_array_get(rows, i);
+    assert_string_equal(json_string_value(json_object_get(row, "op")), "gru_cell");
+    assert_string_equal(json_string_value(json_object_get(row, "dtype")), i ? "bf16" : "f32");
+    assert_string_not_equal(json_string_value(json_object_get(row, "kernel")), "reference");
+    double ms = json_real_value(json_object_get(row, "ms"));
+    double bytes = json_real_value(json_object_get(row, "bytes"));
+    assert_true(ms > 0 && json_integer_value(json_object_get(row, "runs")) >= 1);
+    // x of two products (256, 768), state and result (256, 256)
+    assert_true(bytes == (i ? 2.0 : 4.0) * 256 * 256 * 8);
+    double rate = json_real_value(json_object_get(row, "gbytes"));
+    assert_true(rate > 0.999 * bytes / ms * 1e-6 && rate < 1.001 * bytes / ms * 1e-6);
+  }
+  json_decref(report);
+}
+
+static void test_instruction_set(void **state) {
+  (void)state;
+  assert_int_equal(dojo("bench ops gru_cell --seconds 0 --isa generic --dtype f32 --no-peaks"), 0);
+  assert_non_null(strstr(text, "generic"));
+  assert_null(strstr(text, "bf16"));
+}
+
+static void test_errors(void **state) {
+  (void)state;
+  assert_int_equal(dojo("bench ops --op softmaxx"), 6);
+  assert_non_null(strstr(text, "nearest name is 'softmax'"));
+  assert_int_equal(dojo("bench networks"), 2);
+  assert_int_equal(dojo("bench ops --dtype f16"), 2);
+  assert_int_equal(dojo("bench ops --isa sse9"), 7);
+  assert_non_null(strstr(text, "unknown instruction set"));
+  assert_int_equal(dojo("bench ops --backend gpu"), 6);
+  assert_int_equal(dojo("bench ops --threads -1"), 2);
+  assert_int_equal(dojo("bench ops --op gru_cell --sample none --no-peaks"), 6);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_list),
+      cmocka_unit_test(test_json),
+      cmocka_unit_test(test_instruction_set),
+      cmocka_unit_test(test_errors),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
