@@ -72,14 +72,27 @@ static void print_row(const dj__op_def *def, const dj__sample *s, const char *dt
   (void)fflush(stdout);
 }
 
+/* Shapes of the inputs, null for one that is absent. */
+static json_t *shapes(const dj__sample *s) {
+  json_t *all = json_array();
+  for (int i = 0; i < s->n_in; i++) {
+    const dj_shape *shape = &s->in[i].shape;
+    json_t *one = shape->rank < 0 ? json_null() : json_array();
+    for (int d = 0; d < shape->rank; d++)
+      (void)json_array_append_new(one, json_integer(shape->dim[d]));
+    (void)json_array_append_new(all, one);
+  }
+  return all;
+}
+
 static json_t *json_row(const dj__op_def *def, const dj__sample *s, const char *dtype,
                         const dj__timing *t) {
-  return json_pack(
-      "{s:s, s:s, s:s, s:s, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:f}", "op", def->name, "sample",
-      s->label, "dtype", dtype, "kernel", t->kernel, "ms", t->ms, "fastest_ms", t->fastest_ms,
-      "runs", t->runs, "flops", t->cost.flops, "bytes", t->cost.bytes_read + t->cost.bytes_written,
-      "gflops", t->cost.flops / t->ms * 1e-6, "gbytes",
-      (t->cost.bytes_read + t->cost.bytes_written) / t->ms * 1e-6, "roofline", t->share);
+  double bytes = t->cost.bytes_read + t->cost.bytes_written;
+  return json_pack("{s:s, s:s, s:o, s:s, s:s, s:f, s:f, s:i, s:f, s:f, s:f, s:f, s:f}", "op",
+                   def->name, "sample", s->label, "inputs", shapes(s), "dtype", dtype, "kernel",
+                   t->kernel, "ms", t->ms, "fastest_ms", t->fastest_ms, "runs", t->runs, "flops",
+                   t->cost.flops, "bytes", bytes, "gflops", t->cost.flops / t->ms * 1e-6, "gbytes",
+                   bytes / t->ms * 1e-6, "roofline", t->share);
 }
 
 /* One sample in one precision; a row is appended to rows, or printed where that is NULL. */

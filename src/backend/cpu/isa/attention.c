@@ -187,8 +187,8 @@ static void forward_tile(const dims *m, const dj__call *c, int64_t u, int64_t ti
   memset(f->o, 0, (size_t)(n * m->dp) * sizeof *f->o);
   for (int64_t i = 0; i < n; i++) f->max[i] = -__builtin_inff(), f->sum[i] = 0;
   for (int64_t j = 0; j * TK < last; j++) {
-    const int64_t keys = smaller(TK, last - j * TK);
-    product((mat){f->q, m->dp, 1}, panels + j * m->d * TK, TK, f->p, TK, n, TK, m->d, false);
+    const int64_t keys = smaller(TK, last - j * TK), wide = (keys + VW - 1) / VW * VW;
+    product((mat){f->q, m->dp, 1}, panels + j * m->d * TK, TK, f->p, TK, n, wide, m->d, false);
     for (int64_t i = 0; i < n; i++) online_row(m, f, i, smaller(keys, seen(m, t0 + i) - j * TK));
     product((mat){f->p, TK, 1}, values + j * TK * m->dp, m->dp, f->o, m->dp, n, m->dp, keys, true);
   }
@@ -293,8 +293,9 @@ static void backward_tile(const dims *m, const dj__call *c, int64_t u, int64_t t
   memset(f->dq, 0, (size_t)(n * m->dp) * sizeof *f->dq);
   for (int64_t j = 0; j * TK < last; j++) {
     const int64_t keys = smaller(TK, last - j * TK), key = j * TK * m->dp;
-    product((mat){f->q, m->dp, 1}, f->kt + j * m->d * TK, TK, f->p, TK, n, TK, m->d, false);
-    product((mat){f->dy, m->dp, 1}, f->vt + j * m->d * TK, TK, f->ds, TK, n, TK, m->d, false);
+    const int64_t wide = (keys + VW - 1) / VW * VW, panel = j * m->d * TK;
+    product((mat){f->q, m->dp, 1}, f->kt + panel, TK, f->p, TK, n, wide, m->d, false);
+    product((mat){f->dy, m->dp, 1}, f->vt + panel, TK, f->ds, TK, n, wide, m->d, false);
     for (int64_t i = 0; i < n; i++)
       score_row(f, i, smaller(keys, seen(m, t0 + i) - j * TK), lse[i]);
     product((mat){f->p, 1, TK}, f->dy, m->dp, f->dv + key, m->dp, keys, m->dp, n, true);

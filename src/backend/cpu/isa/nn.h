@@ -7,6 +7,10 @@
 #ifndef DOJO_NN_H
 #define DOJO_NN_H
 
+#if defined DJ_ISA_avx2 || defined DJ_ISA_avx512
+#include <immintrin.h>
+#endif
+
 #include "backend/cpu/isa/isa.h"
 #include "engine/attrs.h"
 
@@ -89,6 +93,22 @@ DJ__INLINE void v_store(void *p, dj_dtype t, int64_t i, vf v) {
 }
 DJ__INLINE vf v_all(float f) {
   return f - (vf){0};
+}
+/* Lanes of a where mask is all ones, of b where it is 0. */
+DJ__INLINE vf v_pick(vu mask, vf a, vf b) {
+  return (vf)((mask & (vu)a) | (~mask & (vu)b));
+}
+/* The larger of each lane; NaN if either is. */
+DJ__INLINE vf v_max(vf a, vf b) {
+#if defined DJ_ISA_avx512
+  return (vf)_mm512_mask_mov_ps(_mm512_max_ps((__m512)a, (__m512)b),
+                                _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q), (__m512)a);
+#elif defined DJ_ISA_avx2
+  return (vf)_mm256_blendv_ps(_mm256_max_ps((__m256)a, (__m256)b), (__m256)a,
+                              _mm256_cmp_ps((__m256)a, (__m256)a, _CMP_UNORD_Q));
+#else
+  return v_pick((vu)(b > a) | (vu)(b != b), b, a);
+#endif
 }
 DJ__INLINE float v_sum(vf v) {
   float s = 0;

@@ -52,25 +52,14 @@ static window window_at(const geometry *m, int64_t oh, int64_t ow) {
   return (window){h0 > 0 ? h0 : 0, h1 < m->h ? h1 : m->h, w0 > 0 ? w0 : 0, w1 < m->w ? w1 : m->w};
 }
 
-/* Lanes of a where mask is all ones, of b where it is 0. */
-DJ__INLINE vf v_pick(vu mask, vf a, vf b) {
-  return (vf)((mask & (vu)a) | (~mask & (vu)b));
-}
-/* The larger of the maximum so far and x; NaN wins. */
-DJ__INLINE vu v_beats(vf x, vf best) {
-  return (vu)(x > best) | (vu)(x != x);
-}
-
 /* ---- max pooling ---- */
 DJ__INLINE void max_window(const geometry *m, const window *p, const void *x, dj_dtype t, void *y) {
   int64_t k = 0;
   for (; k + VW <= m->c; k += VW) {
     vf best = v_load(x, t, (p->h0 * m->w + p->w0) * m->c + k);
     for (int64_t i = p->h0; i < p->h1; i++)
-      for (int64_t j = p->w0; j < p->w1; j++) {
-        vf v = v_load(x, t, (i * m->w + j) * m->c + k);
-        best = v_pick(v_beats(v, best), v, best);
-      }
+      for (int64_t j = p->w0; j < p->w1; j++)
+        best = v_max(best, v_load(x, t, (i * m->w + j) * m->c + k));
     v_store(y, t, k, best);
   }
   for (; k < m->c; k++) {
