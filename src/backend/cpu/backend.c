@@ -1,10 +1,12 @@
 /*
  * The CPU backend: which kernel runs which op, and memory.
  *
- * Matrix products and convolutions are oneDNN's where it has a fast implementation for the call;
- * everything else is our own, in the best instruction set the processor has (or the one asked for).
- * What neither has falls back to the reference kernel (by the program, see backend.h).
+ * Matrix products and convolutions are oneDNN's where it has a fast implementation for the call
+ * (but see prefer_own); everything else is our own, in the best instruction set the processor has
+ * (or the one asked for). What neither has falls back to the reference kernel (by the program, see
+ * backend.h).
  */
+#include <cpuid.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -58,6 +60,20 @@ static const dj__own *own_kernel(const dj__call *c, const dj__kernels *k) {
   return own;
 }
 
+/* Tiles of bf16: oneDNN uses them, our kernels do not. */
+static bool has_amx(void) {
+  unsigned a, b, c, d;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1u);
+}
+
+/* Gradients of convolution weights are ours: as fast as oneDNN's alone on a machine, and not slowed
+ * down tenfold beside other programs as those are (their threads wait for each other in a loop);
+ * and the same to the bit for any number of threads. See docs/performance.md. */
+static bool prefer_own(const dj__call *c, const dj__kernels *k) {
+  if (c->op != DJ__OP_conv2d_weight || !own_kernel(c, k)) return false;
+  return !(c->in[0].dtype == DJ_BF16 && c->in[1].dtype == DJ_BF16 && has_amx());
+}
+
 static bool supports(const dj__call *c, const dj__backend_options *o) {
   const dj__kernels *k = dj__kernels_find(o->isa);
   if (!k) return false;
@@ -69,7 +85,7 @@ static dj_status create(const dj__call *c, const dj__backend_options *o, dj__ker
   const dj__kernels *k = dj__kernels_find(o->isa);
   if (!k) return DJ_E_UNSUPPORTED;
   dj__call call = with_threads(c, o);
-  if (dj__onednn_supports(&call, call.threads))
+  if (!prefer_own(&call, k) && dj__onednn_supports(&call, call.threads))
     return dj__onednn_create(&call, call.threads, k, out);
   const dj__own *own = own_kernel(&call, k);
   if (!own)

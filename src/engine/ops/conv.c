@@ -408,6 +408,8 @@ static dj_status conv2d_weight_ref(const dj__call *call) {
   X(conv_kernel_is_image, 3, 4, 3, 5, 2, 4, 3, 1, 1, 0, 0, 0, 0, 1, 1, 1, false)                   \
   X(conv_skips_pixels, 1, 8, 7, 2, 3, 1, 2, 3, 3, 0, 0, 0, 0, 1, 1, 1, false)                      \
   X(conv_one_pixel, 1, 1, 1, 1, 1, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, false)                         \
+  X(conv_threads, 5, 21, 35, 5, 70, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, false)                        \
+  X(conv_dilated_rows, 9, 10, 9, 24, 40, 2, 3, 1, 1, 1, 0, 1, 2, 2, 1, 1, false)                   \
   X(bench_stem_5x5_s2_rgb, 32, 128, 256, 3, 24, 5, 5, 2, 2, 2, 2, 2, 2, 1, 1, 1, true)             \
   X(bench_stem_7x7_s2_rgb, 16, 128, 256, 3, 64, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1, 1, true)             \
   X(bench_3x3_32, 32, 64, 128, 32, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, true)                      \

@@ -29,10 +29,17 @@ DJ__KERNEL(accumulate);
 DJ__KERNEL(assign);
 DJ__KERNEL(running_update);
 
+/* conv_weight.c */
+DJ__SUPPORTS(conv2d_weight);
+DJ__WORKSPACE(conv2d_weight);
+DJ__KERNEL(conv2d_weight);
+
 /* X(op, run, supports, workspace) */
 #define DJ__BASIC_KERNELS(X)                                                                       \
   X(broadcast, DJ__I(ewise_run), DJ__I(ewise_supports), DJ__I(ewise_workspace))                    \
   X(sum, DJ__I(sum_run), DJ__I(sum_supports), DJ__I(sum_workspace))                                \
+  X(conv2d_weight, DJ__I(conv2d_weight_run), DJ__I(conv2d_weight_supports),                        \
+    DJ__I(conv2d_weight_workspace))                                                                \
   X(transpose, DJ__I(transpose_run), DJ__I(move_supports), NULL)                                   \
   X(slice, DJ__I(slice_run), DJ__I(move_supports), NULL)                                           \
   X(concat, DJ__I(concat_run), DJ__I(move_supports), NULL)                                         \
