@@ -110,6 +110,7 @@ static const dj__sample samples_gather[] = {
     {"repeated", 2, {DJ__F32(3, 17), DJ__I32(11)}, INDEX(3)},
     {"width one", 2, {DJ__F32(13, 1), DJ__I32(5, 3)}, INDEX(13)},
     {"rank 4", 2, {DJ__F32(31, 6), DJ__I32(2, 1, 3, 5)}, INDEX(31)},
+    {"threads", 2, {DJ__F32(31, 67), DJ__I32(7, 101)}, INDEX(31)},
     {"embedding", 2, {DJ__F32(32000, 512), DJ__I32(16, 512)}, INDEX(32000), .bench = true},
 };
 #define SCATTER(v) INDEX(v), DJ__ATTR_OF(dj__scatter_attr, v)
@@ -119,6 +120,8 @@ static const dj__sample samples_scatter_add[] = {
     {"repeated", 2, {DJ__F32(23, 17), DJ__I32(23)}, SCATTER(3)},
     {"width one", 2, {DJ__F32(5, 3, 1), DJ__I32(5, 3)}, SCATTER(13)},
     {"rank 5", 2, {DJ__F32(2, 1, 3, 5, 6), DJ__I32(2, 1, 3, 5)}, SCATTER(31)},
+    {"threads, columns", 2, {DJ__F32(211, 163), DJ__I32(211)}, SCATTER(37)},
+    {"threads, rows", 2, {DJ__F32(4001, 9), DJ__I32(4001)}, SCATTER(101)},
     {"embedding", 2, {DJ__F32(16, 512, 512), DJ__I32(16, 512)}, SCATTER(32000), .bench = true},
 };
 DJ__DEFINE_OP(gather, 2, 2, 1, DJ__FOLLOW, 1, 0, infer_gather, grad_gather, cost_gather, ref_gather,

@@ -44,6 +44,7 @@ static const dj__dropout_attr half = {.stream = 1, .p = 0.5f, .threshold = 0x800
 static const dj__sample dropout_samples[] = {
     {.label = "tenth", .n_in = 1, .in = {DJ__F32(3, 5, 7)}, DJ__ATTR(tenth)},
     {.label = "half", .n_in = 1, .in = {DJ__F32(64, 33)}, DJ__ATTR(half)},
+    {.label = "threads", .n_in = 1, .in = {DJ__F32(41, 1003)}, DJ__ATTR(tenth)},
     {.label = "bench_4096x512",
      .n_in = 1,
      .in = {DJ__F32(4096, 512)},

@@ -300,12 +300,17 @@ static const dj__sample samples_sum[] = {
     {"bias gradient", 1, {DJ__F32(32, 60, 80, 32)}, REDUCE(7, false, 1), .bench = true},
     {"mean loss", 1, {DJ__F32(4096, 256)}, REDUCE(3, false, 1e-6f), .bench = true},
 };
+/* The two largest of many numbers in -1..1 are too close for finite differences. */
+#define FAR_APART .range = {{-1000, 1000, 0}}
 static const dj__sample samples_reduce_max[] = {
     {"scalar", 1, {DJ__F32()}, REDUCE(0, false, 1)},
     {"all", 1, {DJ__F32(3, 5, 7)}, REDUCE(7, false, 1)},
     {"rows", 1, {DJ__F32(13, 37)}, REDUCE(2, false, 1)},
     {"columns", 1, {DJ__F32(37, 13)}, REDUCE(1, true, 1)},
     {"alternating, rank 5", 1, {DJ__F32(2, 3, 1, 5, 4)}, REDUCE(10, false, 1)},
+    {"threads, rows", 1, {DJ__F32(701, 67)}, FAR_APART, REDUCE(2, false, 1)},
+    {"threads, columns", 1, {DJ__F32(31, 1500)}, FAR_APART, REDUCE(1, false, 1)},
+    {"threads, pixels", 1, {DJ__F32(3, 40, 41, 11)}, FAR_APART, REDUCE(6, false, 1)},
     {"rows of scores", 1, {DJ__F32(4096, 1000)}, REDUCE(2, false, 1), .bench = true},
 };
 static const dj__sample samples_reduce_max_grad[] = {
@@ -314,6 +319,9 @@ static const dj__sample samples_reduce_max_grad[] = {
     {"rows", 2, {DJ__F32(13, 37), DJ__F32(13)}, REDUCE(2, false, 1)},
     {"columns", 2, {DJ__F32(37, 13), DJ__F32(1, 13)}, REDUCE(1, true, 1)},
     {"alternating, rank 5", 2, {DJ__F32(2, 3, 1, 5, 4), DJ__F32(2, 1, 4)}, REDUCE(10, false, 1)},
+    {"threads, rows", 2, {DJ__F32(701, 67), DJ__F32(701)}, REDUCE(2, false, 1)},
+    {"threads, columns", 2, {DJ__F32(31, 1500), DJ__F32(1500)}, REDUCE(1, false, 1)},
+    {"threads, outer, inner", 2, {DJ__F32(5, 90, 91), DJ__F32(90)}, REDUCE(5, false, 1)},
 };
 static const dj__sample samples_argmax[] = {
     {"vector", 1, {DJ__F32(17)}, DJ__ATTR_OF(dj__axis_attr, 0)},
@@ -321,6 +329,8 @@ static const dj__sample samples_argmax[] = {
     {"middle of three", 1, {DJ__F32(3, 5, 7)}, DJ__ATTR_OF(dj__axis_attr, 1)},
     {"first, rank 5", 1, {DJ__F32(3, 2, 1, 4, 2)}, DJ__ATTR_OF(dj__axis_attr, 0)},
     {"one to choose from", 1, {DJ__F32(4, 1)}, DJ__ATTR_OF(dj__axis_attr, 1)},
+    {"threads, rows", 1, {DJ__F32(701, 67)}, DJ__ATTR_OF(dj__axis_attr, 1)},
+    {"threads, columns", 1, {DJ__F32(3, 31, 500)}, DJ__ATTR_OF(dj__axis_attr, 1)},
     {"rows of scores", 1, {DJ__F32(4096, 1000)}, DJ__ATTR_OF(dj__axis_attr, 1), .bench = true},
 };
 #define TO(...)                                                                                    \

@@ -13,6 +13,16 @@ DJ__SUPPORTS(sum);
 DJ__WORKSPACE(sum);
 DJ__KERNEL(sum);
 
+DJ__SUPPORTS(maximum);
+DJ__KERNEL(maximum); /* reduce_max, reduce_max_grad, argmax */
+
+/* gather.c */
+DJ__SUPPORTS(gather);
+DJ__KERNEL(gather);
+DJ__WORKSPACE(scatter_add);
+DJ__KERNEL(scatter_add);
+DJ__KERNEL(dropout);
+
 /* shape.c: any dtype, the same in and out */
 DJ__SUPPORTS(move);
 DJ__KERNEL(transpose);
@@ -40,6 +50,12 @@ DJ__KERNEL(conv2d_weight);
   X(sum, DJ__I(sum_run), DJ__I(sum_supports), DJ__I(sum_workspace))                                \
   X(conv2d_weight, DJ__I(conv2d_weight_run), DJ__I(conv2d_weight_supports),                        \
     DJ__I(conv2d_weight_workspace))                                                                \
+  X(reduce_max, DJ__I(maximum_run), DJ__I(maximum_supports), NULL)                                 \
+  X(reduce_max_grad, DJ__I(maximum_run), DJ__I(maximum_supports), NULL)                            \
+  X(argmax, DJ__I(maximum_run), DJ__I(maximum_supports), NULL)                                     \
+  X(gather, DJ__I(gather_run), DJ__I(gather_supports), NULL)                                       \
+  X(scatter_add, DJ__I(scatter_add_run), DJ__I(gather_supports), DJ__I(scatter_add_workspace))     \
+  X(dropout, DJ__I(dropout_run), DJ__I(gather_supports), NULL)                                     \
   X(transpose, DJ__I(transpose_run), DJ__I(move_supports), NULL)                                   \
   X(slice, DJ__I(slice_run), DJ__I(move_supports), NULL)                                           \
   X(concat, DJ__I(concat_run), DJ__I(move_supports), NULL)                                         \

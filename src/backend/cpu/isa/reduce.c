@@ -206,3 +206,103 @@ dj_status DJ__I(sum_run)(const dj__call *c, void *self) {
   DJ__WITH_DTYPE(c->in[0].dtype, T, sum_units(c, &f, T, nt));
   return DJ_OK;
 }
+
+/* ---- maximum ---- */
+/* The first maximum of each of n columns: its value, and its row among the joint rows of all
+ * matrices. A NaN counts as larger than any number, as in the reference. */
+DJ__INLINE void find_columns(float *best, int32_t *row, const void *x, const dj_dtype t,
+                             const fold *f, int64_t base, int64_t n) {
+  for (int64_t m = 0; m < f->matrices.count; m++) {
+    int64_t start = base + offset_of(&f->matrices, m);
+    for (int64_t r = 0; r < f->rows; r++) {
+      const void *src = at(x, t, start + r * f->cols);
+      int32_t number = (int32_t)(m * f->rows + r);
+      bool first = number == 0;
+      DJ__SIMD for (int64_t i = 0; i < n; i++) {
+        float v = ld(src, t, i), b = first ? v : best[i];
+        bool more = (v > b) | ((v != v) & (b == b));
+        best[i] = more ? v : b;
+        row[i] = more || first ? number : row[i];
+      }
+    }
+  }
+}
+
+/* The same for a single column: neighbours in memory. */
+DJ__INLINE void find_run(float *best, int32_t *row, const void *x, const dj_dtype t, const fold *f,
+                         int64_t base) {
+  *best = ld(x, t, base + offset_of(&f->matrices, 0));
+  *row = 0;
+  for (int64_t m = 0; m < f->matrices.count && *best == *best; m++) {
+    const void *src = at(x, t, base + offset_of(&f->matrices, m));
+    float most = -__builtin_inff();
+    int nan = 0;
+#pragma omp simd reduction(max : most) reduction(| : nan)
+    for (int64_t r = 0; r < f->rows; r++) {
+      float v = ld(src, t, r);
+      most = v > most ? v : most;
+      nan |= v != v;
+    }
+    if (!nan && !(most > *best)) continue;
+    int64_t r = 0;
+    if (nan)
+      while (ld(src, t, r) == ld(src, t, r)) r++;
+    else
+      while (ld(src, t, r) != most) r++;
+    *best = ld(src, t, r);
+    *row = (int32_t)(m * f->rows + r);
+  }
+}
+
+/* Offset of a joint row in one column's matrices. */
+DJ__INLINE int64_t row_offset(const fold *f, int64_t row) {
+  return offset_of(&f->matrices, row / f->rows) + row % f->rows * f->cols;
+}
+
+static void put_maximum(const dj__call *c, const fold *f, int64_t base, int64_t first, int64_t n,
+                        const float *best, const int32_t *row) {
+  dj_tensor *y = &c->out[0];
+  if (c->op == DJ__OP_reduce_max) { // y: x without axes
+    DJ__I(store_block)(at_w(y->data, y->dtype, first), y->dtype, best, n);
+  } else if (c->op == DJ__OP_argmax) { // y: x without the axis, i32
+    memcpy((int32_t *)y->data + first, row, (size_t)n * sizeof *row);
+  } else { // reduce_max_grad: dx like x, zero so far; dy: x without axes
+    for (int64_t i = 0; i < n; i++)
+      st(y->data, y->dtype, base + i + row_offset(f, row[i]),
+         ld(c->in[1].data, c->in[1].dtype, first + i));
+  }
+}
+
+static uint32_t axes_of(const dj__call *c) {
+  if (c->op == DJ__OP_argmax) return 1u << ((const dj__axis_attr *)c->attr)->axis;
+  return ((const dj__reduce_attr *)c->attr)->axes;
+}
+
+bool DJ__I(maximum_supports)(const dj__call *c) {
+  if (!is_float(&c->in[0]) || (c->op == DJ__OP_reduce_max_grad && !is_float(&c->in[1])))
+    return false;
+  fold f = fold_of(&c->in[0].shape, axes_of(c));
+  return (is_float(&c->out[0]) || c->op == DJ__OP_argmax) && f.rows * f.matrices.count <= INT32_MAX;
+}
+
+dj_status DJ__I(maximum_run)(const dj__call *c, void *self) {
+  (void)self;
+  fold f = fold_of(&c->in[0].shape, axes_of(c));
+  dj_dtype type = c->in[0].dtype;
+  const void *x = c->in[0].data; // (...)
+  if (c->op == DJ__OP_reduce_max_grad) memset(c->out[0].data, 0, dj_tensor_bytes(&c->out[0]));
+  int nt = threads_for(c, dj_shape_count(&c->in[0].shape));
+#pragma omp parallel for schedule(static) num_threads(nt)
+  for (int64_t u = 0; u < f.outer.count * f.tiles; u++) {
+    float best[WIDE];
+    int32_t row[WIDE];
+    int64_t col = u % f.tiles * WIDE, n = f.cols - col < WIDE ? f.cols - col : WIDE;
+    int64_t base = offset_of(&f.outer, u / f.tiles) + col;
+    if (f.cols == 1)
+      DJ__WITH_DTYPE(type, T, find_run(best, row, x, T, &f, base));
+    else
+      DJ__WITH_DTYPE(type, T, find_columns(best, row, x, T, &f, base, n));
+    put_maximum(c, &f, base, u / f.tiles * f.cols + col, n, best, row);
+  }
+  return DJ_OK;
+}

@@ -1,0 +1,141 @@
+/*
+ * Kernels of gather, scatter_add and dropout.
+ *
+ * Indices are checked before anything is written. scatter_add gives every thread columns of the
+ * table, or rows where it is narrow: each goes through all indices and adds what is its own, so
+ * that every element is added to in the order of the indices. Sums are f32.
+ */
+#include "backend/cpu/isa/basic.h"
+#include "engine/attrs.h"
+#include "engine/ops/basic.h"
+
+/* ---- gather, scatter_add ---- */
+bool DJ__I(gather_supports)(const dj__call *c) {
+  return is_float(&c->in[0]) && is_float(&c->out[0]);
+}
+
+static dj_status check_indices(const dj__call *c, const int32_t *index, int64_t n, int64_t rows) {
+  int32_t low = 0, high = 0;
+#pragma omp simd reduction(min : low) reduction(max : high)
+  for (int64_t i = 0; i < n; i++) {
+    low = index[i] < low ? index[i] : low;
+    high = index[i] > high ? index[i] : high;
+  }
+  if (low >= 0 && high < rows) return DJ_OK;
+  int64_t at = 0;
+  while (index[at] >= 0 && index[at] < rows) at++;
+  return dj_error(DJ_E_INVALID, "%s: index %d at position %lld is outside 0..%lld",
+                  dj__op_get(c->op)->name, index[at], (long long)at, (long long)rows - 1);
+}
+
+dj_status DJ__I(gather_run)(const dj__call *c, void *self) {
+  (void)self;
+  int64_t n = dj_shape_count(&c->in[1].shape), d = c->in[0].shape.dim[1];
+  const int32_t *index = c->in[1].data; // (...) i32
+  const void *table = c->in[0].data;    // (V, D)
+  void *y = c->out[0].data;             // (..., D)
+  dj_dtype from = c->in[0].dtype, to = c->out[0].dtype;
+  DJ_TRY(check_indices(c, index, n, c->in[0].shape.dim[0]));
+  int nt = threads_for(c, n * d);
+#pragma omp parallel for schedule(static) num_threads(nt)
+  for (int64_t i = 0; i < n; i++) {
+    const void *src = at(table, from, index[i] * d);
+    void *dst = at_w(y, to, i * d);
+    if (from == to)
+      memcpy(dst, src, (size_t)d * dj_dtype_size(to));
+    else if (to == DJ_F32)
+      DJ__I(load_block)(dst, src, from, d);
+    else
+      DJ__I(store_block)(dst, to, src, d);
+  }
+  return DJ_OK;
+}
+
+size_t DJ__I(scatter_add_workspace)(const dj__call *c) {
+  return c->out[0].dtype == DJ_F32 ? 0 : (size_t)dj_shape_count(&c->out[0].shape) * sizeof(float);
+}
+
+/* Rows r0..r1 and columns k0..k1 of the sum. */
+DJ__INLINE void add_rows(float *y, const void *x, const dj_dtype t, const int32_t *index, int64_t n,
+                         int64_t d, int64_t r0, int64_t r1, int64_t k0, int64_t k1) {
+  for (int64_t r = r0; r < r1; r++) memset(y + r * d + k0, 0, (size_t)(k1 - k0) * sizeof *y);
+  for (int64_t i = 0; i < n; i++) {
+    if (index[i] < r0 || index[i] >= r1) continue;
+    float *row = y + index[i] * d;
+    const void *src = at(x, t, i * d);
+    DJ__SIMD for (int64_t k = k0; k < k1; k++) row[k] += ld(src, t, k);
+  }
+}
+
+enum { COLUMNS = 32 }; /* the fewest that are worth a thread of their own */
+
+dj_status DJ__I(scatter_add_run)(const dj__call *c, void *self) {
+  (void)self;
+  int64_t n = dj_shape_count(&c->in[1].shape), rows = c->out[0].shape.dim[0];
+  int64_t d = c->out[0].shape.dim[1];
+  const int32_t *index = c->in[1].data;                                 // (...) i32
+  const void *x = c->in[0].data;                                        // (..., D)
+  float *y = c->out[0].dtype == DJ_F32 ? c->out[0].data : c->workspace; // (rows, D) f32
+  DJ_TRY(check_indices(c, index, n, rows));
+  int nt = threads_for(c, n * d + rows * d);
+#pragma omp parallel num_threads(nt)
+  {
+    int64_t t = omp_get_thread_num(), team = omp_get_num_threads(), r0 = 0, r1 = rows, k0 = 0,
+            k1 = d;
+    if (d >= COLUMNS * team) { /* whole vectors for all but the last */
+      k0 = part_from(d / 16, team, t) * 16;
+      k1 = t + 1 == team ? d : part_from(d / 16, team, t + 1) * 16;
+    } else {
+      r0 = part_from(rows, team, t);
+      r1 = part_from(rows, team, t + 1);
+    }
+    DJ__WITH_DTYPE(c->in[0].dtype, T, add_rows(y, x, T, index, n, d, r0, r1, k0, k1));
+  }
+  if (y != c->out[0].data)
+    DJ__I(convert)(c->out[0].data, c->out[0].dtype, y, DJ_F32, rows * d, c->threads);
+  return DJ_OK;
+}
+
+/* ---- dropout ---- */
+enum { DRAW = 256 }; /* random blocks of four numbers made at once */
+
+/* Whether elements 4 * block .. of DRAW blocks stay. */
+static void draw(uint32_t *keep, uint64_t seed, uint64_t step, const dj__dropout_attr *a,
+                 uint64_t block) {
+  uint64_t stream = a->stream;
+  uint32_t threshold = a->threshold;
+  DJ__SIMD for (uint64_t i = 0; i < DRAW; i++) {
+    dj__u32x4 r = dj__dropout_block(seed, step, stream, block + i);
+    keep[4 * i] = r.v[0] >= threshold;
+    keep[4 * i + 1] = r.v[1] >= threshold;
+    keep[4 * i + 2] = r.v[2] >= threshold;
+    keep[4 * i + 3] = r.v[3] >= threshold;
+  }
+}
+
+DJ__INLINE void drop(void *y, const dj_dtype yt, const void *x, const dj_dtype xt,
+                     const uint32_t *keep, float scale, int64_t n) {
+  DJ__SIMD for (int64_t i = 0; i < n; i++) {
+    float v = ld(x, xt, i) * scale;
+    st(y, yt, i, keep[i] ? v : 0.0f);
+  }
+}
+
+dj_status DJ__I(dropout_run)(const dj__call *c, void *self) {
+  (void)self;
+  const dj__dropout_attr *a = c->attr;
+  int64_t n = dj_shape_count(&c->in[0].shape), chunks = (n + 4 * DRAW - 1) / (4 * DRAW);
+  float scale = 1.0f / (1.0f - a->p);
+  int nt = threads_for(c, 4 * n);
+#pragma omp parallel for schedule(static) num_threads(nt)
+  for (int64_t b = 0; b < chunks; b++) {
+    uint32_t keep[4 * DRAW];
+    int64_t from = b * 4 * DRAW, len = n - from < 4 * DRAW ? n - from : 4 * DRAW;
+    draw(keep, c->seed, c->step, a, (uint64_t)b * DRAW);
+    const void *x = at(c->in[0].data, c->in[0].dtype, from);
+    void *y = at_w(c->out[0].data, c->out[0].dtype, from);
+    DJ__WITH_DTYPE(c->in[0].dtype, XT,
+                   DJ__WITH_DTYPE(c->out[0].dtype, YT, drop(y, YT, x, XT, keep, scale, len)));
+  }
+  return DJ_OK;
+}
