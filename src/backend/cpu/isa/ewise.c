@@ -43,6 +43,28 @@ static void k_cast(float *d, const float *a, const float *b, const float *c, flo
   }
 }
 
+/* The same on bf16 as it lies, for single ops: no way through registers of the interpreter. */
+typedef void instr16_fn(uint16_t *d, const uint16_t *a, const uint16_t *b, const uint16_t *c,
+                        float p, float q, int64_t n);
+#define DJ__X(name, arity, expr, flops)                                                            \
+  static void h_##name(uint16_t *d, const uint16_t *ra, const uint16_t *rb, const uint16_t *rc,    \
+                       float p, float q, int64_t n) {                                              \
+    (void)p, (void)q;                                                                              \
+    DJ__SIMD for (int64_t i = 0; i < n; i++) {                                                     \
+      float a = ld(ra, DJ_BF16, i), b = (arity) > 1 ? ld(rb, DJ_BF16, i) : 0;                      \
+      float c = (arity) > 2 ? ld(rc, DJ_BF16, i) : 0;                                              \
+      (void)b, (void)c;                                                                            \
+      d[i] = to_bf16(expr);                                                                        \
+    }                                                                                              \
+  }
+DJ__EWISE_LIST(DJ__X)
+#undef DJ__X
+static instr16_fn *const INSTR16[DJ__N_OPS] = {
+#define DJ__X(name, arity, expr, flops) [DJ__OP_##name] = h_##name,
+    DJ__EWISE_LIST(DJ__X)
+#undef DJ__X
+};
+
 static instr_fn *const INSTR[DJ__N_OPS] = {
 #define DJ__X(name, arity, expr, flops) [DJ__OP_##name] = k_##name,
     DJ__EWISE_LIST(DJ__X)
@@ -163,6 +185,7 @@ typedef struct plan {
   const unsigned char *out;
   signed char slot[MAX_REG];       /* scratch block, or -1: in place */
   signed char direct_out[MAX_REG]; /* output written in place by this register, or -1 */
+  bool direct16;                   /* one op, all of it bf16 and of one shape */
   bool stored[DJ__FUSED_OUT];      /* copied from its register at the end of the block */
   int n_slots;
 } plan;
@@ -274,6 +297,9 @@ static void make_plan(plan *p, const dj__call *c, const dj__fused_instr *instr, 
     for (int k = 0; k < p->n_out && n_instr > 1; k++)
       if (c->in[i].data && c->in[i].data == c->out[k].data) p->in[i].direct = false;
   }
+  p->direct16 = INSTR16[c->op] && c->out[0].dtype == DJ_BF16;
+  for (int i = 0; i < p->n_in; i++)
+    if (p->in[i].kind != FULL || c->in[i].dtype != DJ_BF16) p->direct16 = false;
   for (int r = 0; r < p->n_in + n_instr; r++) p->direct_out[r] = -1;
   for (int k = 0; k < p->n_out; k++) {
     int r = out[k];
@@ -329,6 +355,13 @@ static void fill_constant(float *dst, const source *s, const void *data, dj_dtyp
     DJ__I(load_block)(dst + i, data, t, n - i < period ? n - i : period);
 }
 
+static void run_block16(const plan *p, const dj__call *c, int64_t from, int64_t n) {
+  const uint16_t *in[3] = {NULL};
+  for (int i = 0; i < p->n_in; i++) in[i] = (const uint16_t *)c->in[i].data + from;
+  INSTR16[c->op]((uint16_t *)c->out[0].data + from, in[0], in[1], in[2], p->instr->p, p->instr->q,
+                 n);
+}
+
 static void run_block(const plan *p, const dj__call *c, float *scratch, int64_t from, int64_t n) {
   float *reg[MAX_REG];
   for (int i = 0; i < p->n_in; i++) {
@@ -374,7 +407,10 @@ static void run_plan(const plan *p, const dj__call *c) {
     int64_t to = part_from(blocks, team, t + 1);
     for (int64_t b = part_from(blocks, team, t); b < to; b++) {
       int64_t from = b * p->block, n = p->n - from < p->block ? p->n - from : p->block;
-      run_block(p, c, scratch, from, n);
+      if (p->direct16)
+        run_block16(p, c, from, n);
+      else
+        run_block(p, c, scratch, from, n);
     }
   }
 }
