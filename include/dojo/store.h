@@ -85,10 +85,10 @@ typedef struct dj_store_drive {
   char source[512];
   uint64_t log_bytes;
   uint64_t n_frames;         /* of the first camera */
-  uint64_t start_ns, end_ns; /* first and last frame */
+  uint64_t start_ns, end_ns; /* first and last frame; without a camera, first and last record */
   uint64_t n_controls, n_speeds, n_poses, n_skipped;
   uint32_t labels; /* dj_label bits */
-  int n_cameras;
+  int n_cameras;   /* 0: a drive without pictures; it has no clips and is not trained on */
   struct {
     char name[DJ_NAME_BYTES];
     int width, height;

@@ -99,6 +99,7 @@ static void print_drive(const dj_store_drive *d) {
   (void)printf("%-24s %-12s %8" PRIu64 " frames %8.1f s %7.1f MB  %s\n", d->name, d->format,
                d->n_frames, seconds(d->start_ns, d->end_ns), (double)d->log_bytes * 1e-6,
                label_names(d->labels, labels, sizeof labels));
+  if (!d->n_cameras) (void)printf("  no camera: not for training\n");
   for (int i = 0; i < d->n_cameras; i++)
     (void)printf("  camera %-15s %dx%d, %" PRIu64 " frames\n", d->cameras[i].name,
                  d->cameras[i].width, d->cameras[i].height, d->cameras[i].n_frames);

@@ -41,6 +41,14 @@ static bool has_cameras(const dj_data_spec *spec, const dj_store_drive *d) {
   return true;
 }
 
+static dj_status no_camera(const dj_data_spec *spec, const dj_store_drive *d) {
+  return dj_error(DJ_E_NOT_FOUND,
+                  "%s: drive '%s' has no camera: it was imported without its video, and a network "
+                  "needs pictures; put the video beside the source, 'dojo store rm' the drive and "
+                  "import it again",
+                  spec->store, d->name);
+}
+
 /* A drive asked for by name must be there and fit; silence would train on less than was asked for.
  */
 static dj_status check_named(const dj_data_spec *spec, const dj_store_drive *drives, size_t n) {
@@ -57,6 +65,7 @@ static dj_status check_named(const dj_data_spec *spec, const dj_store_drive *dri
       return dj_error(DJ_E_NOT_FOUND, "%s: drive '%s' holds the labels%s; asked for are%s",
                       spec->store, drives[k].name, have, want);
     }
+    if (!drives[k].n_cameras) return no_camera(spec, &drives[k]);
     if (!has_cameras(spec, &drives[k]))
       return dj_error(DJ_E_NOT_FOUND,
                       "%s: drive '%s' lacks a camera that was asked for; its first is '%s'",
@@ -67,7 +76,12 @@ static dj_status check_named(const dj_data_spec *spec, const dj_store_drive *dri
 
 static dj_status nothing_fits(const dj_data_spec *spec, const dj_store_drive *drives, size_t n) {
   uint32_t all = 0;
-  for (size_t i = 0; i < n; i++) all |= drives[i].labels;
+  size_t blind = 0;
+  for (size_t i = 0; i < n; i++) {
+    all |= drives[i].labels;
+    blind += drives[i].n_cameras == 0;
+  }
+  if (n && blind == n) return no_camera(spec, &drives[0]);
   char have[64], want[64];
   label_text(all, have, sizeof have);
   label_text(spec->labels, want, sizeof want);

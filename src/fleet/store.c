@@ -58,6 +58,27 @@ static char *config_path(const dj_store *s) {
 // ---- reading a log into a catalogue entry
 // -----------------------------------------------------------
 
+/* A drive without pictures has no frames to cut into clips; its records still count. */
+static dj_status count_records(dj_drive *log, dj_store_drive *d) {
+  const dj_control *controls;
+  const dj_speed *speeds;
+  const dj_pose *poses;
+  size_t n_controls, n_speeds, n_poses;
+  DJ_TRY(dj_drive_controls(log, &controls, &n_controls));
+  DJ_TRY(dj_drive_speeds(log, &speeds, &n_speeds));
+  DJ_TRY(dj_drive_poses(log, &poses, &n_poses));
+  d->n_controls = n_controls;
+  d->n_speeds = n_speeds;
+  d->n_poses = n_poses;
+  const dj_drive_info *info = dj_drive_get_info(log);
+  d->start_ns = info->start_ns;
+  d->end_ns = info->end_ns;
+  if (d->end_ns > INT64_MAX)
+    return dj_error(DJ_E_FORMAT, "drive '%s': time %" PRIu64 " ns is beyond 2^63", d->name,
+                    d->end_ns);
+  return DJ_OK;
+}
+
 /* True when an array of records (t_ns first) has at least `need` of them within [from, to]. */
 static bool any_within(const void *records, size_t n, size_t stride, uint64_t from, uint64_t to,
                        size_t need) {
@@ -86,9 +107,6 @@ static dj_status cut_clips(dj_drive *log, const uint64_t *t_ns, size_t n, const 
   DJ_TRY(dj_drive_controls(log, &controls, &n_controls));
   DJ_TRY(dj_drive_speeds(log, &speeds, &n_speeds));
   DJ_TRY(dj_drive_poses(log, &poses, &n_poses));
-  d->n_controls = n_controls;
-  d->n_speeds = n_speeds;
-  d->n_poses = n_poses;
   dj__block blocks[DJ__N_SPLITS];
   d->n_clips = dj__split_cut(t_ns, n, o, blocks);
   d->clips = calloc(DJ__N_SPLITS, sizeof *d->clips);
@@ -117,9 +135,6 @@ static dj_status fill_entry(dj_drive *log, const char *path, const dj_split_opti
   if (!dj__drive_name_ok(info->name))
     return dj_error(DJ_E_FORMAT, "%s: the log's drive name '%.64s' is not allowed", path,
                     info->name);
-  if (info->n_cameras < 1 || info->n_cameras > DJ_MAX_CAMERAS)
-    return dj_error(DJ_E_FORMAT, "%s: the log has %d cameras; 1 to %d are handled", path,
-                    info->n_cameras, DJ_MAX_CAMERAS);
   memcpy(d->name, info->name, sizeof d->name);
   memcpy(d->format, info->format, sizeof d->format);
   memcpy(d->source_digest, info->source_digest, sizeof d->source_digest);
@@ -127,6 +142,7 @@ static dj_status fill_entry(dj_drive *log, const char *path, const dj_split_opti
   d->labels = info->labels;
   d->n_skipped = info->n_skipped;
   d->n_cameras = info->n_cameras;
+  DJ_TRY(count_records(log, d));
   for (int i = info->n_cameras - 1; i >= 0; i--) { // the first camera last: its times are kept
     const uint64_t *t_ns;
     size_t n;
@@ -143,8 +159,9 @@ static dj_status fill_entry(dj_drive *log, const char *path, const dj_split_opti
     for (size_t k = 1; k < n; k++)
       if (t_ns[k] < t_ns[k - 1])
         return dj_error(DJ_E_FORMAT, "%s: the time of frame %zu runs backwards", path, k);
-    d->start_ns = n ? t_ns[0] : 0;
-    d->end_ns = n ? t_ns[n - 1] : 0;
+    if (!n) continue;
+    d->start_ns = t_ns[0];
+    d->end_ns = t_ns[n - 1];
     DJ_TRY(cut_clips(log, t_ns, n, o, d));
   }
   return DJ_OK;

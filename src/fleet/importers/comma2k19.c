@@ -228,7 +228,8 @@ static dj_status import_segment(dj__import *im, const poses *p) {
   if (!s && !v)
     dj_message(DJ_LOG_WARN,
                "%s is missing: the drive is imported without pictures (speed, steering "
-               "and poses only); put the file there and import again to have them",
+               "and poses only); to have them put the file there, take the drive out with "
+               "'dojo store rm' and import again",
                path);
   free(path);
   if (!s && v) {
