@@ -253,10 +253,325 @@ static void streamed(void **state) {
   }
 }
 
+/* ---- checking ---- */
+typedef struct found { // what the checker told
+  const char *words;   // looked for
+  int n;
+  uint64_t offset; // of the first one with these words, or of the first
+  char text[512];
+  char all[4096];
+} found;
+
+static void note_problem(void *user, uint64_t offset, const char *text) {
+  found *f = user;
+  bool first = !f->n++, hit = f->words && strstr(text, f->words);
+  if (hit) f->words = NULL;
+  if (first || hit) {
+    f->offset = offset;
+    (void)snprintf(f->text, sizeof f->text, "%s", text);
+  }
+  size_t used = strlen(f->all);
+  (void)snprintf(f->all + used, sizeof f->all - used, "%s\n", text);
+}
+
+static uint64_t problems(const bytes *b, found *f) {
+  dj_mcap_check_report report;
+  *f = (found){.words = f->words};
+  OK(dj_mcap_check_memory(b->data, b->size, NULL, note_problem, f, &report));
+  assert_int_equal(report.bytes, b->size);
+  assert_int_equal(report.problems, f->n);
+  return report.problems;
+}
+
+static void whole_files_check_clean(void **state) {
+  (void)state;
+  for (int v = 0; v < N_VARIANTS; v++) {
+    bytes b = sample_log(&variants[v]);
+    found f = {0};
+    dj_mcap_check_report r;
+    OK(dj_mcap_check_memory(b.data, b.size, NULL, note_problem, &f, &r));
+    if (r.problems) fail_msg("variant %d: byte %llu: %s", v, (unsigned long long)f.offset, f.text);
+    assert_int_equal(r.messages, N);
+    assert_int_equal(r.attachments, 1);
+    assert_int_equal(r.metadata, 2);
+    if (variants[v].omit & DJ_MCAP_OMIT_CHUNKS)
+      assert_int_equal(r.chunks, 0);
+    else
+      assert_true(r.chunks >= 2);
+    free(b.data);
+  }
+}
+
+// With CRCs on, no single flipped bit goes unseen, wherever it is.
+static void every_flipped_bit_is_found(void **state) {
+  (void)state;
+  const int with_crc[] = {0, 1, 2, 4, 6, 9};
+  for (size_t v = 0; v < sizeof with_crc / sizeof *with_crc; v++) {
+    bytes b = sample_log(&variants[with_crc[v]]);
+    for (size_t i = 0; i < b.size; i++) {
+      found f = {0};
+      unsigned char bit = (unsigned char)(1u << (i % 8));
+      b.data[i] ^= bit;
+      if (!problems(&b, &f)) fail_msg("variant %d: byte %zu of %zu", with_crc[v], i, b.size);
+      b.data[i] ^= bit;
+    }
+    free(b.data);
+  }
+}
+
+static void every_cut_is_found(void **state) {
+  (void)state;
+  bytes b = sample_log(&variants[1]);
+  for (size_t n = 0; n < b.size; n++) {
+    found f = {0};
+    if (!problems(&(bytes){b.data, n}, &f)) fail_msg("cut to %zu of %zu bytes", n, b.size);
+    dj_mcap *m;
+    assert_int_equal(dj_mcap_open_memory("cut", b.data, n, NULL, &m), DJ_E_FORMAT);
+    assert_null(m);
+  }
+  free(b.data);
+}
+
+// ---- files made of records, right but for one thing ----
+
+enum {
+  HEADER,
+  SCHEMA,
+  CHANNEL,
+  CHUNK,
+  INDEX,
+  ATTACHMENT,
+  METADATA,
+  DATA_END,
+  SUMMARY_SCHEMA,
+  SUMMARY_CHANNEL,
+  STATISTICS,
+  CHUNK_INDEX,
+  ATTACHMENT_INDEX,
+  METADATA_INDEX,
+  SUMMARY_OFFSET,
+  FOOTER,
+  RECORDS
+};
+
+typedef struct parts { // a small file in its records, and what is to be changed in it
+  dj_mcap_record r[RECORDS];
+  uint64_t at[RECORDS];
+  dj_mcap_index_entry entries[2];
+  dj_mcap_channel_number offsets[1], counts[1];
+  dj__buf inside, file;
+  bool skip[RECORDS];
+} parts;
+
+static void inside_message(parts *p, uint16_t channel, uint64_t time, int k) {
+  p->entries[k] = (dj_mcap_index_entry){time, p->inside.size};
+  dj_mcap_record m = {.opcode = DJ_MCAP_MESSAGE};
+  m.u.message = (dj_mcap_message){.channel_id = channel, .log_time = time, .data = "xy", .size = 2};
+  dj__mcap_encode(&p->inside, &m, 0, true);
+}
+
+static void put(parts *p, int i) {
+  p->at[i] = p->file.size;
+  if (!p->skip[i]) dj__mcap_encode(&p->file, &p->r[i], 0, true);
+}
+
+static uint64_t length_of(const parts *p, int i) {
+  return p->at[i + 1] - p->at[i];
+}
+
+static void fill_data(parts *p) {
+  static const uint8_t opcodes[RECORDS] = {
+      DJ_MCAP_HEADER,           DJ_MCAP_SCHEMA,         DJ_MCAP_CHANNEL,        DJ_MCAP_CHUNK,
+      DJ_MCAP_MESSAGE_INDEX,    DJ_MCAP_ATTACHMENT,     DJ_MCAP_METADATA,       DJ_MCAP_DATA_END,
+      DJ_MCAP_SCHEMA,           DJ_MCAP_CHANNEL,        DJ_MCAP_STATISTICS,     DJ_MCAP_CHUNK_INDEX,
+      DJ_MCAP_ATTACHMENT_INDEX, DJ_MCAP_METADATA_INDEX, DJ_MCAP_SUMMARY_OFFSET, DJ_MCAP_FOOTER};
+  for (int i = 0; i < RECORDS; i++) p->r[i].opcode = opcodes[i];
+  p->r[HEADER].u.header = (dj_mcap_header){"", "test"};
+  p->r[SCHEMA].u.schema = p->r[SUMMARY_SCHEMA].u.schema =
+      (dj_mcap_schema){.id = 1, .name = "Thing", .encoding = "", .data = "", .size = 0};
+  p->r[CHANNEL].u.channel = p->r[SUMMARY_CHANNEL].u.channel =
+      (dj_mcap_channel){.id = 3, .schema_id = 1, .topic = "/t", .message_encoding = "raw"};
+  inside_message(p, 3, 20, 0);
+  inside_message(p, 3, 10, 1);
+  p->r[CHUNK].u.chunk =
+      (dj_mcap_chunk){10, 20, p->inside.size, 0, "", p->inside.data, p->inside.size};
+  p->r[INDEX].u.message_index = (dj_mcap_message_index){3, p->entries, 2};
+  p->r[ATTACHMENT].u.attachment = (dj_mcap_attachment){5, 6, "a", "text/plain", "data", 4, 0};
+  p->r[METADATA].u.metadata = (dj_mcap_metadata){"m", NULL, 0};
+}
+
+static void fill_summary(parts *p) {
+  p->offsets[0] = p->counts[0] = (dj_mcap_channel_number){3, p->at[INDEX]};
+  p->counts[0].value = 2;
+  p->r[STATISTICS].u.statistics = (dj_mcap_statistics){2, 1, 1, 1, 1, 1, 10, 20, p->counts, 1};
+  p->r[CHUNK_INDEX].u.chunk_index = (dj_mcap_chunk_index){10,
+                                                          20,
+                                                          p->at[CHUNK],
+                                                          length_of(p, CHUNK),
+                                                          p->offsets,
+                                                          1,
+                                                          length_of(p, INDEX),
+                                                          "",
+                                                          p->inside.size,
+                                                          p->inside.size};
+  p->r[ATTACHMENT_INDEX].u.attachment_index = (dj_mcap_attachment_index){
+      p->at[ATTACHMENT], length_of(p, ATTACHMENT), 5, 6, 4, "a", "text/plain"};
+  p->r[METADATA_INDEX].u.metadata_index =
+      (dj_mcap_metadata_index){p->at[METADATA], length_of(p, METADATA), "m"};
+}
+
+typedef struct fault { // how a file is spoilt, where that has to be told and in which words
+  const char *name;
+  void (*data)(parts *p);    // before the data section is written
+  void (*summary)(parts *p); // before the summary is written
+  int where;
+  const char *words;
+} fault;
+
+static bytes assemble(parts *p, const fault *f) {
+  *p = (parts){0};
+  fill_data(p);
+  if (f->data) f->data(p);
+  dj__buf_put(&p->file, dj__mcap_magic, DJ__MCAP_MAGIC);
+  for (int i = HEADER; i <= DATA_END; i++) put(p, i);
+  p->at[SUMMARY_SCHEMA] = p->file.size;
+  fill_summary(p);
+  p->r[FOOTER].u.footer.summary_start = p->file.size;
+  if (f->summary) f->summary(p);
+  for (int i = SUMMARY_SCHEMA; i <= METADATA_INDEX; i++) put(p, i);
+  p->at[SUMMARY_OFFSET] = p->file.size;
+  if (!p->r[SUMMARY_OFFSET].u.summary_offset.group_opcode)
+    p->r[SUMMARY_OFFSET].u.summary_offset =
+        (dj_mcap_summary_offset){DJ_MCAP_STATISTICS, p->at[STATISTICS], length_of(p, STATISTICS)};
+  p->r[FOOTER].u.footer.summary_offset_start += p->file.size;
+  put(p, SUMMARY_OFFSET);
+  put(p, FOOTER);
+  dj__buf_put(&p->file, dj__mcap_magic, DJ__MCAP_MAGIC);
+  assert_false(p->file.failed || p->inside.failed);
+  return (bytes){p->file.data, p->file.size};
+}
+
+#define SPOIL(name, code)                                                                          \
+  static void name(parts *p) {                                                                     \
+    code;                                                                                          \
+  }
+SPOIL(no_schema, p->skip[SCHEMA] = true)
+SPOIL(other_schema, p->r[SUMMARY_SCHEMA].u.schema.name = "Other")
+SPOIL(no_channel, p->skip[CHANNEL] = true)
+SPOIL(other_channel, p->r[SUMMARY_CHANNEL].u.channel.topic = "/other")
+SPOIL(chunk_crc, p->r[CHUNK].u.chunk.uncompressed_crc = 77)
+SPOIL(chunk_size, p->r[CHUNK].u.chunk.uncompressed_size++)
+SPOIL(chunk_huge, p->r[CHUNK].u.chunk.uncompressed_size = UINT64_MAX)
+SPOIL(chunk_end, p->r[CHUNK].u.chunk.end_time = 21)
+SPOIL(chunk_lz4, p->r[CHUNK].u.chunk.compression = "lz4")
+SPOIL(chunk_brotli, p->r[CHUNK].u.chunk.compression = "br")
+SPOIL(inside_broken, p->inside.data[1] = 0xff)
+SPOIL(inside_footer, p->inside.data[0] = DJ_MCAP_METADATA_INDEX)
+SPOIL(index_time, p->entries[1].log_time = 11)
+SPOIL(index_offset, p->entries[0].offset = UINT64_MAX)
+SPOIL(index_short, p->r[INDEX].u.message_index.n = 1)
+SPOIL(index_channel, p->r[INDEX].u.message_index.channel_id = 4)
+SPOIL(index_alone, p->skip[CHUNK] = true)
+SPOIL(data_crc, p->r[DATA_END].u.data_end.data_section_crc = 5)
+SPOIL(no_data_end, p->skip[DATA_END] = true)
+SPOIL(no_header, p->skip[HEADER] = true)
+SPOIL(stat_messages, p->r[STATISTICS].u.statistics.message_count = 3)
+SPOIL(stat_count, p->counts[0].value = 1)
+SPOIL(stat_start, p->r[STATISTICS].u.statistics.start_time = 9)
+SPOIL(stat_chunks, p->r[STATISTICS].u.statistics.chunk_count = 0)
+SPOIL(ci_offset, p->r[CHUNK_INDEX].u.chunk_index.chunk_offset++)
+SPOIL(ci_length, p->r[CHUNK_INDEX].u.chunk_index.chunk_length = UINT64_MAX)
+SPOIL(ci_index, p->offsets[0].value = UINT64_MAX / 2)
+SPOIL(ci_compression, p->r[CHUNK_INDEX].u.chunk_index.compression = "zstd")
+SPOIL(ci_twice, p->r[ATTACHMENT_INDEX] = p->r[CHUNK_INDEX])
+SPOIL(ai_offset, p->r[ATTACHMENT_INDEX].u.attachment_index.offset = p->at[METADATA])
+SPOIL(ai_name, p->r[ATTACHMENT_INDEX].u.attachment_index.name = "b")
+SPOIL(ai_size, p->r[ATTACHMENT_INDEX].u.attachment_index.data_size = 5)
+SPOIL(mi_length, p->r[METADATA_INDEX].u.metadata_index.length = 1)
+SPOIL(mi_name, p->r[METADATA_INDEX].u.metadata_index.name = "n")
+SPOIL(group_start,
+      p->r[SUMMARY_OFFSET].u.summary_offset = ((dj_mcap_summary_offset){DJ_MCAP_STATISTICS, 1, 2}))
+SPOIL(group_none,
+      p->r[SUMMARY_OFFSET].u.summary_offset = ((dj_mcap_summary_offset){DJ_MCAP_METADATA, 1, 2}))
+SPOIL(footer_start, p->r[FOOTER].u.footer.summary_start--)
+SPOIL(footer_offsets, p->r[FOOTER].u.footer.summary_offset_start = 1)
+SPOIL(footer_crc, p->r[FOOTER].u.footer.summary_crc = 9)
+SPOIL(apart, p->r[METADATA_INDEX] = p->r[SUMMARY_SCHEMA])
+
+static const fault faults[] = {
+    {"schema missing", no_schema, NULL, CHANNEL, "uses schema 1, which is not defined"},
+    {"schema differs", NULL, other_schema, SUMMARY_SCHEMA, "defined before with another content"},
+    {"channel missing", no_channel, NULL, CHUNK, "channel 3, which is not defined"},
+    {"channel differs", NULL, other_channel, SUMMARY_CHANNEL, "with another content"},
+    {"chunk CRC", chunk_crc, NULL, CHUNK, "the chunk's CRC is 0000004d"},
+    {"chunk size", chunk_size, NULL, CHUNK, "an uncompressed chunk says"},
+    {"huge chunk", chunk_huge, NULL, CHUNK, "over the limit"},
+    {"chunk time", chunk_end, NULL, CHUNK, "they are from 10 to 20"},
+    {"not lz4", chunk_lz4, NULL, CHUNK, "lz4 chunk of"},
+    {"unknown compression", chunk_brotli, NULL, CHUNK, "compression \"br\""},
+    {"record in a chunk", inside_broken, NULL, CHUNK, "record at byte 0 of the chunk: Message"},
+    {"index in a chunk", inside_footer, NULL, CHUNK, "MetadataIndex"},
+    {"index time", index_time, NULL, INDEX, "and 11 ns, it is at byte 33 and 10 ns"},
+    {"index offset", index_offset, NULL, INDEX, "MessageIndex of channel 3 says"},
+    {"index is short", index_short, NULL, INDEX, "lists 1 messages, the chunk has 2"},
+    {"index of another", index_channel, NULL, INDEX, "channel 4 lists 2 messages"},
+    {"index alone", index_alone, NULL, INDEX, "does not follow a chunk"},
+    {"data CRC", data_crc, NULL, DATA_END, "CRC of the data section is 00000005"},
+    {"no DataEnd", no_data_end, NULL, STATISTICS, "a Statistics before the end of the data"},
+    {"no Header", no_header, NULL, SCHEMA, "a Header should be here, it is a Schema"},
+    {"message count", NULL, stat_messages, STATISTICS, "message_count is 3, it should be 2"},
+    {"channel count", NULL, stat_count, STATISTICS, "channel 3 has 1 messages, it should be 2"},
+    {"start time", NULL, stat_start, STATISTICS, "message_start_time is 9, it should be 10"},
+    {"chunk count", NULL, stat_chunks, STATISTICS, "chunk_count is 0, it should be 1"},
+    {"chunk index place", NULL, ci_offset, CHUNK_INDEX, "where no chunk is"},
+    {"chunk length", NULL, ci_length, CHUNK_INDEX, "chunk_length is 18446744073709551615"},
+    {"message index place", NULL, ci_index, CHUNK_INDEX, "message index offsets"},
+    {"compression", NULL, ci_compression, CHUNK_INDEX, "compression is \"zstd\""},
+    {"chunk index twice", NULL, ci_twice, ATTACHMENT_INDEX, "a second ChunkIndex"},
+    {"attachment place", NULL, ai_offset, ATTACHMENT_INDEX, "where no such record is"},
+    {"attachment name", NULL, ai_name, ATTACHMENT_INDEX, "(\"b\", \"text/plain\")"},
+    {"attachment size", NULL, ai_size, ATTACHMENT_INDEX, "data_size is 5, it should be 4"},
+    {"metadata length", NULL, mi_length, METADATA_INDEX, "length is 1, it should be"},
+    {"metadata name", NULL, mi_name, METADATA_INDEX, "name \"n\" is not the record's"},
+    {"group place", NULL, group_start, SUMMARY_OFFSET, "group_start is 1, it should be"},
+    {"group of none", NULL, group_none, SUMMARY_OFFSET, "of which the summary has none"},
+    {"summary start", NULL, footer_start, FOOTER, "summary_start"},
+    {"summary offsets", NULL, footer_offsets, FOOTER, "summary_offset_start"},
+    {"summary CRC", NULL, footer_crc, FOOTER, "the CRC of the summary is 00000009"},
+    {"groups apart", NULL, apart, METADATA_INDEX, "records of the summary are not together"},
+};
+
+static void each_fault_is_named_with_its_place(void **state) {
+  (void)state;
+  parts p;
+  found f = {0};
+  bytes b = assemble(&p, &(fault){.name = "none"});
+  if (problems(&b, &f))
+    fail_msg("the right file: byte %llu: %s", (unsigned long long)f.offset, f.text);
+  dj__buf_free(&p.file);
+  dj__buf_free(&p.inside);
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+    b = assemble(&p, &faults[i]);
+    f.words = faults[i].words;
+    (void)problems(&b, &f);
+    if (f.words) fail_msg("%s: '%s' is not in:\n%s", faults[i].name, faults[i].words, f.all);
+    uint64_t place = p.at[faults[i].where];
+    if (f.offset != place)
+      fail_msg("%s: told at byte %llu, it is at %llu:\n%s", faults[i].name,
+               (unsigned long long)f.offset, (unsigned long long)place, f.all);
+    dj__buf_free(&p.file);
+    dj__buf_free(&p.inside);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(round_trip),
       cmocka_unit_test(streamed),
+      cmocka_unit_test(whole_files_check_clean),
+      cmocka_unit_test(every_flipped_bit_is_found),
+      cmocka_unit_test(every_cut_is_found),
+      cmocka_unit_test(each_fault_is_named_with_its_place),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -364,7 +364,9 @@ void dj_mcap_stream_close(dj_mcap_stream *s); /* NULL is fine */
 
 /* ---- checking and rescue ---- */
 
-/* Called for each problem found; `offset` is where in the file. */
+/* Called for each of the first DJ_MCAP_MAX_TOLD problems; `offset` is where in the file (of the
+ * chunk, for what lies in one). */
+#define DJ_MCAP_MAX_TOLD 1000
 typedef void dj_mcap_problem_fn(void *user, uint64_t offset, const char *text);
 
 typedef struct dj_mcap_check_report {
@@ -375,6 +377,9 @@ typedef struct dj_mcap_check_report {
  * summary. Problems are no error of the call: DJ_OK with report->problems > 0. */
 dj_status dj_mcap_check(const char *path, const dj_mcap_limits *l, dj_mcap_problem_fn *problem,
                         void *user, dj_mcap_check_report *report);
+dj_status dj_mcap_check_memory(const void *data, size_t size, const dj_mcap_limits *l,
+                               dj_mcap_problem_fn *problem, void *user,
+                               dj_mcap_check_report *report);
 
 typedef struct dj_mcap_recover_report {
   uint64_t bytes_in, bytes_lost; /* lost: in records that could not be read */
