@@ -42,7 +42,8 @@ int64_t dj__file_size(const char *path) {
 dj_status dj__read_file(const char *path, size_t limit, char **data, size_t *size) {
   *data = NULL;
   *size = 0;
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  // Not to hang on a named pipe: it is refused below; regular files do not care.
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return dj_error_errno("%s: cannot open", path);
   dj_status s = DJ_OK;
   struct stat st;
@@ -83,7 +84,7 @@ dj_status dj__read_file(const char *path, size_t limit, char **data, size_t *siz
 
 dj_status dj__map_open(const char *path, dj__map *m) {
   *m = (dj__map){0};
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // as above
   if (fd < 0) return dj_error_errno("%s: cannot open", path);
   struct stat st;
   dj_status s = DJ_OK;

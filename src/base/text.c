@@ -1,5 +1,6 @@
 #include "base/text.h"
 
+#include <ctype.h>
 #include <string.h>
 
 int dj__edit_distance(const char *a, const char *b) {
@@ -19,4 +20,35 @@ int dj__edit_distance(const char *a, const char *b) {
     }
   }
   return row[lb];
+}
+
+const char *dj__nearest(const char *word, const char *const *names, size_t n) {
+  char low[64], other[64];
+  const char *best = NULL;
+  int least = (int)strnlen(word, 63) / 3;
+  if (least < 1) least = 1;
+  least++; // the first one at or below the limit is taken
+  for (size_t i = 0; word[0] && i < n; i++) {
+    if (!names[i]) continue;
+    size_t k = 0;
+    for (; word[k] && k < 63; k++) low[k] = (char)tolower((unsigned char)word[k]);
+    low[k] = 0;
+    for (k = 0; names[i][k] && k < 63; k++) other[k] = (char)tolower((unsigned char)names[i][k]);
+    other[k] = 0;
+    int d = dj__edit_distance(low, other);
+    if (d >= least) continue;
+    least = d;
+    best = names[i];
+  }
+  return best;
+}
+
+bool dj__plain_name(const char *name) {
+  size_t n = strlen(name);
+  if (!n || n > 255 || name[0] == '.') return false;
+  for (size_t i = 0; i < n; i++) {
+    unsigned char c = (unsigned char)name[i];
+    if (c < 32 || c == 127 || c == '/' || c == '\\') return false;
+  }
+  return true;
 }

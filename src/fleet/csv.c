@@ -11,6 +11,7 @@
 #include <strings.h>
 
 #include "base/fs.h"
+#include "base/text.h"
 
 static void begin(dj__csv *c) {
   c->next_line = 1;
@@ -150,6 +151,10 @@ int dj__csv_column(const dj__csv *c, const char *name) {
     if (n == strlen(name) && !strncasecmp(f, name, n)) return i;
   }
   return -1;
+}
+
+const char *dj__csv_nearest(const dj__csv *c, const char *name) {
+  return dj__nearest(name, (const char *const *)c->fields, (size_t)c->n_fields);
 }
 
 bool dj__parse_number(const char *text, double *v) {

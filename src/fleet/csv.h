@@ -47,6 +47,9 @@ void dj__csv_close(dj__csv *c);
 /* Column of a name in the present row, letters' case and spaces around aside; -1 where there is
  * none. */
 int dj__csv_column(const dj__csv *c, const char *name);
+/* The field of the present row whose text is nearest to `name`, for "did you mean"; NULL where none
+ * is near. */
+const char *dj__csv_nearest(const dj__csv *c, const char *name);
 /* Field `column` of the present row as a finite number. Errors (DJ_E_FORMAT) name file, line,
  * column. */
 dj_status dj__csv_number(const dj__csv *c, int column, const char *what, double *v);

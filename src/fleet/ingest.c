@@ -6,13 +6,17 @@
 #include "dojo/ingest.h"
 
 #include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fs.h"
+#include "base/text.h"
 #include "dojo/log.h"
 #include "dojo/store.h"
 #include "dojo/synth.h"
@@ -105,14 +109,43 @@ static dj_status find_drives(const char *path, const dj__importer *only, int dep
   return s;
 }
 
+static dj_status unknown_format(const char *format) {
+  const char *names[N_IMPORTERS];
+  for (int i = 0; i < N_IMPORTERS; i++) names[i] = importers[i]->name;
+  const char *near = dj__nearest(format, names, N_IMPORTERS);
+  return dj_error(DJ_E_INVALID,
+                  "unknown format '%.40s'%s%s%s; there are donkeycar, udacity, kitti, comma2k19, "
+                  "video-csv",
+                  format, near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+}
+
+/* Names the nearest file or folder beside a source that is not there. */
+static dj_status no_source(const char *source) {
+  size_t end = strlen(source);
+  while (end > 1 && source[end - 1] == '/') end--;
+  size_t start = end;
+  while (start && source[start - 1] != '/') start--;
+  char *folder = start ? dj__strf("%.*s", (int)start, source) : dj__strf(".");
+  char *base = dj__strf("%.*s", (int)(end - start), source + start), **names;
+  size_t n;
+  dj_status s = DJ_E_NOT_FOUND;
+  if (dj__list_dir(folder, &names, &n)) {
+    s = dj_error(s, "%s: no such file or folder", source);
+  } else {
+    const char *near = dj__nearest(base, (const char *const *)names, n);
+    s = dj_error(s, "%s: no such file or folder%s%.80s%s", source, near ? "; did you mean '" : "",
+                 near ? near : "", near ? "'?" : "");
+    dj__free_names(names, n);
+  }
+  free(folder);
+  free(base);
+  return s;
+}
+
 static dj_status find_all(const char *source, const char *format, found_list *l) {
   const dj__importer *only = NULL;
-  if (format && !(only = dj__importer_by_name(format)))
-    return dj_error(DJ_E_INVALID,
-                    "unknown format '%s'; there are donkeycar, udacity, kitti, "
-                    "comma2k19, video-csv",
-                    format);
-  if (!dj__exists(source)) return dj_error(DJ_E_NOT_FOUND, "%s: no such file or folder", source);
+  if (format && !(only = dj__importer_by_name(format))) return unknown_format(format);
+  if (!dj__exists(source)) return no_source(source);
   DJ_TRY(find_drives(source, only, 0, l));
   if (l->n) return DJ_OK;
   if (only) return found_add(l, source, only); // told to: the importer will say what is missing
@@ -285,6 +318,22 @@ static dj_status ingest_synth(dj_store *store, const char *source, const dj_inge
   return s;
 }
 
+/* One process imports into a store at a time, so that a source is not taken twice and a name not
+ * given twice; others wait. The lock ends with the process. */
+static dj_status lock_store(const dj_store *store, int *fd) {
+  char *path = dj__join(dj_store_path(store), "ingest.lock");
+  *fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0666);
+  dj_status s = *fd < 0 ? dj_error_errno("%s: cannot create", path) : DJ_OK;
+  if (!s && flock(*fd, LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK)
+      dj_message(DJ_LOG_INFO, "%s: another process is importing: waiting for it", path);
+    while (!s && flock(*fd, LOCK_EX) != 0)
+      if (errno != EINTR) s = dj_error_errno("%s: cannot lock", path);
+  }
+  free(path);
+  return s;
+}
+
 dj_status dj_ingest(const char *source, const dj_ingest_options *o, dj_ingest_report *report) {
   *report = (dj_ingest_report){0};
   if (!o || !o->store) return dj_error(DJ_E_INVALID, "ingest: no store given");
@@ -293,7 +342,10 @@ dj_status dj_ingest(const char *source, const dj_ingest_options *o, dj_ingest_re
   bool synth = !strncmp(source, "synth:", 6);
   dj_status s = synth ? DJ_OK : find_all(source, o->format, &l);
   if (!s) s = dj_store_open(o->store, DJ_STORE_CREATE, &store);
+  int lock = -1;
+  if (!s) s = lock_store(store, &lock);
   if (!s) s = synth ? ingest_synth(store, source, o, report) : import_all(store, &l, o, report);
+  if (lock >= 0) close(lock);
   dj_store_close(store);
   found_free(&l);
   return s;

@@ -13,7 +13,7 @@
 
 #include "dojo/status.h"
 
-enum { DJ__NPY_MAX_DIMS = 4, DJ__NPY_MAX_FILE = 512 << 20 };
+enum { DJ__NPY_MAX_DIMS = 4, DJ__NPY_MAX_FILE = 64 << 20 };
 
 typedef struct dj__npy {
   int ndim; // 0 (one number) .. 4

@@ -17,6 +17,9 @@
 #include "base/fs.h"
 #include "fleet/video.h"
 
+static const char containers[] = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,"
+                                 "h264,hevc,m4v,mjpeg,flv,asf,ogg,av1,obu,ivf,y4m,mxf,nut";
+
 struct dj__video_source {
   char *path;
   AVFormatContext *format;
@@ -74,7 +77,15 @@ static dj_status open_decoder(dj__video_source *v) {
 }
 
 static dj_status open_stream(dj__video_source *v) {
-  int e = avformat_open_input(&v->format, v->path, NULL, NULL);
+  // A file and nothing else: the name is no address, and of libavformat's formats only containers
+  // are let in, no playlists or scripts that name further files.
+  char *url = dj__strf("file:%s", v->path);
+  AVDictionary *o = NULL;
+  (void)av_dict_set(&o, "protocol_whitelist", "file", 0);
+  (void)av_dict_set(&o, "format_whitelist", containers, 0);
+  int e = avformat_open_input(&v->format, url, NULL, &o);
+  av_dict_free(&o);
+  free(url);
   if (e < 0) return av_error(v, e, "no video file that libavformat reads");
   e = avformat_find_stream_info(v->format, NULL);
   if (e < 0) return av_error(v, e, "cannot find the streams");
@@ -104,6 +115,7 @@ dj_status dj__video_source_open(const char *path, dj__video_source **out) {
   *out = NULL;
   dj__video_quiet();
   if (!dj__exists(path)) return dj_error(DJ_E_NOT_FOUND, "%s: no such file", path);
+  if (dj__file_size(path) < 0) return dj_error(DJ_E_FORMAT, "%s: not a regular file", path);
   dj__video_source *v = calloc(1, sizeof *v);
   if (!v) return dj_error(DJ_E_NOMEM, "%s: out of memory", path);
   v->path = dj__strf("%s", path);

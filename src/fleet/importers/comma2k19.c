@@ -217,6 +217,9 @@ static dj_status import_frames(dj__import *im, dj__video_source *v, const poses 
                : dj__import_video(im, 0, t, info->format, f.data, f.size));
     dj_progress(im->info.name, i + 1, p->t.n, "frames", NULL);
   }
+  if (s == DJ_E_END && i < p->t.n)
+    s = dj_error(DJ_E_FORMAT, "%s/video.hevc: %zu frames for %zu times in global_pose/frame_times",
+                 im->path, i, p->t.n);
   return s == DJ_E_END ? DJ_OK : dj__import_bad(im, s);
 }
 

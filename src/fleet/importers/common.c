@@ -11,7 +11,13 @@
 #include "fleet/image.h"
 #include "fleet/importers/importer.h"
 
-enum { MAX_DEPTH = 16, MAX_FILES = 20 * 1000 * 1000, MAX_IMAGE = 256 << 20, TELL = 10 };
+enum {
+  MAX_DEPTH = 16,
+  MAX_FOLDERS = 4096,
+  MAX_FILES = 4 * 1000 * 1000,
+  MAX_IMAGE = 256 << 20,
+  TELL = 10
+};
 
 // ---- source files and digest
 // -------------------------------------------------------------------------
@@ -28,9 +34,37 @@ dj_status dj__source_add(dj__source_files *f, const char *path, const char *name
   return DJ_OK;
 }
 
-static dj_status add_tree(dj__source_files *f, const char *folder, const char *prefix, int depth) {
+// Folders that a walk has been in. Links are followed, so the same folder may be met again, or lead
+// round in a circle: it counts once, under the first of its names.
+typedef struct visited {
+  struct {
+    dev_t dev;
+    ino_t ino;
+  } folders[MAX_FOLDERS];
+  size_t n;
+} visited;
+
+static dj_status visit(visited *v, const char *folder, bool *again) {
+  struct stat st;
+  *again = false;
+  if (stat(folder, &st) != 0) return dj_error_errno("%s: cannot look at it", folder);
+  for (size_t i = 0; i < v->n && !*again; i++)
+    *again = v->folders[i].dev == st.st_dev && v->folders[i].ino == st.st_ino;
+  if (*again) return DJ_OK;
+  if (v->n == MAX_FOLDERS)
+    return dj_error(DJ_E_LIMIT, "%s: more than %d folders in one source", folder, MAX_FOLDERS);
+  v->folders[v->n].dev = st.st_dev;
+  v->folders[v->n++].ino = st.st_ino;
+  return DJ_OK;
+}
+
+static dj_status add_tree(dj__source_files *f, visited *v, const char *folder, const char *prefix,
+                          int depth) {
+  bool again;
   if (depth > MAX_DEPTH)
     return dj_error(DJ_E_LIMIT, "%s: folders lie more than %d deep", folder, MAX_DEPTH);
+  DJ_TRY(visit(v, folder, &again));
+  if (again) return DJ_OK;
   char **names;
   size_t n;
   DJ_TRY(dj__list_dir(folder, &names, &n));
@@ -41,7 +75,7 @@ static dj_status add_tree(dj__source_files *f, const char *folder, const char *p
     char *name = *prefix ? dj__join(prefix, names[i]) : dj__strf("%s", names[i]);
     struct stat st;
     if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-      s = add_tree(f, path, name, depth + 1);
+      s = add_tree(f, v, path, name, depth + 1);
     else if (dj__file_size(path) >= 0)
       s = dj__source_add(f, path, name);
     free(path);
@@ -52,7 +86,11 @@ static dj_status add_tree(dj__source_files *f, const char *folder, const char *p
 }
 
 dj_status dj__source_add_tree(dj__source_files *f, const char *folder, const char *prefix) {
-  return add_tree(f, folder, prefix, 0);
+  visited *v = calloc(1, sizeof *v);
+  if (!v) return dj_error(DJ_E_NOMEM, "%s: no memory to walk it", folder);
+  dj_status s = add_tree(f, v, folder, prefix, 0);
+  free(v);
+  return s;
 }
 
 void dj__source_free(dj__source_files *f) {

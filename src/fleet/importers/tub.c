@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/fs.h"
+#include "base/text.h"
 
 enum { MAX_LINE = 64 << 10, MAX_MANIFEST_LINE = 16 << 20 };
 
@@ -38,12 +39,6 @@ static json_t *parse_line(const char *name, size_t line, const char *text, size_
   json_t *j = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
   if (!j) (void)dj_error(DJ_E_FORMAT, "%s:%zu: broken JSON: %s", name, line, e.text);
   return j;
-}
-
-// A file name: no folder, not hidden, nothing that leads elsewhere.
-static bool plain_name(const char *s) {
-  size_t n = strlen(s);
-  return n > 0 && n < 256 && s[0] != '.' && !strchr(s, '/') && !strchr(s, '\\');
 }
 
 static int by_value(const void *a, const void *b) {
@@ -79,7 +74,7 @@ static dj_status take_paths(const char *name, size_t line, const json_t *paths, 
   if (!tub->catalogs) return dj_error(DJ_E_NOMEM, "%s: no memory for %zu catalogues", name, n);
   for (size_t i = 0; i < n; i++) {
     const char *path = json_string_value(json_array_get(paths, i));
-    if (!path || !plain_name(path))
+    if (!path || !dj__plain_name(path))
       return dj_error(DJ_E_FORMAT, "%s:%zu: catalogue %zu '%.60s' is not a plain file name", name,
                       line, i, path ? path : "(no string)");
     tub->catalogs[tub->n_catalogs++] = dj__strf("%s", path);
@@ -140,7 +135,7 @@ static dj_status take_record(const json_t *j, dj__tub_record *r) {
   r->pilot = mode && strcmp(mode, "user") != 0;
   const char *image = json_string_value(json_object_get(j, "cam/image_array"));
   if (!image) return dj_error(DJ_E_FORMAT, "column cam/image_array is missing");
-  if (!plain_name(image))
+  if (!dj__plain_name(image))
     return dj_error(DJ_E_FORMAT, "cam/image_array '%.60s' is not a plain file name", image);
   r->image = dj__strf("%s", image);
   return DJ_OK;

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "base/fs.h"
+#include "base/text.h"
 #include "dojo/log.h"
 #include "fleet/csv.h"
 #include "fleet/importers/importer.h"
@@ -86,8 +87,10 @@ static char *base_name(const char *path) {
   while (*start == ' ') start++;
   size_t n = strlen(start);
   while (n && start[n - 1] == ' ') n--;
-  if (!n || n > 255 || start[0] == '.') return NULL;
-  return dj__strf("%.*s", (int)n, start);
+  char *name = dj__strf("%.*s", n < 512 ? (int)n : 512, start);
+  if (dj__plain_name(name)) return name;
+  free(name);
+  return NULL;
 }
 
 // Whole days from 1970-01-01 to a day of the Gregorian calendar.
@@ -114,9 +117,10 @@ static bool time_of_name(const char *name, uint64_t *t_ns) {
 static dj_status take_header(const dj__csv *c, table *t) {
   for (int k = 0; k < N_COLUMNS; k++) {
     t->columns[k] = dj__csv_column(c, column_names[k]);
-    if (t->columns[k] < 0 && k != LEFT && k != RIGHT)
-      return dj_error(DJ_E_FORMAT, "%s:%zu: column %s is missing", c->name, c->line,
-                      column_names[k]);
+    if (t->columns[k] >= 0 || k == LEFT || k == RIGHT) continue;
+    const char *near = dj__csv_nearest(c, column_names[k]);
+    return dj_error(DJ_E_FORMAT, "%s:%zu: column %s is missing%s%.40s%s", c->name, c->line,
+                    column_names[k], near ? "; is it '" : "", near ? near : "", near ? "'?" : "");
   }
   return DJ_OK;
 }

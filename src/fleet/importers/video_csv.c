@@ -111,14 +111,14 @@ static dj_status read_header(dj__csv *c, columns *k) {
   k->speed = any_column(c, "speed", "velocity", NULL);
   k->throttle = any_column(c, "throttle", NULL, NULL);
   k->brake = any_column(c, "brake", NULL, NULL);
-  if (k->time < 0)
-    return dj_error(DJ_E_FORMAT,
-                    "%s:%zu: no column 'time' (seconds from the first frame) in the header",
-                    c->name, c->line);
-  if (k->steering < 0 && k->speed < 0)
-    return dj_error(DJ_E_FORMAT, "%s:%zu: neither a column 'steering' nor 'speed' in the header",
-                    c->name, c->line);
-  return DJ_OK;
+  bool labels = k->steering >= 0 || k->speed >= 0;
+  if (k->time >= 0 && labels) return DJ_OK;
+  const char *near = dj__csv_nearest(c, k->time < 0 ? "time" : "steering");
+  if (!near && k->time >= 0) near = dj__csv_nearest(c, "speed");
+  return dj_error(DJ_E_FORMAT, "%s:%zu: %s in the header%s%.40s%s", c->name, c->line,
+                  k->time < 0 ? "no column 'time' (seconds from the first frame)"
+                              : "neither a column 'steering' nor 'speed'",
+                  near ? "; is it '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static dj_status optional(const dj__csv *c, int column, const char *what, double *v) {
