@@ -49,8 +49,8 @@ dj_status dj_error(dj_status s, const char *fmt, ...) __attribute__((format(prin
 /* Puts context in front of the present message ("while reading F: ...") and returns `s`. */
 dj_status dj_error_context(dj_status s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Records a failure from errno: "<fmt>: <strerror>". ENOSPC and EDQUOT give DJ_E_NO_SPACE, ENOENT
- * DJ_E_NOT_FOUND, ENOMEM DJ_E_NOMEM, others DJ_E_IO. */
+/* Records a failure from errno: "<fmt>: <strerror>". ENOSPC and EDQUOT give DJ_E_NO_SPACE, ENOENT,
+ * ENOTDIR and ELOOP DJ_E_NOT_FOUND, ENOMEM DJ_E_NOMEM, others DJ_E_IO. */
 dj_status dj_error_errno(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Exit code of a program that ends with `s`. */

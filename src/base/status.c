@@ -53,9 +53,9 @@ dj_status dj_error_errno(const char *fmt, ...) {
   va_start(ap, fmt);
   (void)vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  dj_status s = e == ENOSPC || e == EDQUOT    ? DJ_E_NO_SPACE
-                : e == ENOENT || e == ENOTDIR ? DJ_E_NOT_FOUND
-                : e == ENOMEM                 ? DJ_E_NOMEM
-                                              : DJ_E_IO;
+  dj_status s = e == ENOSPC || e == EDQUOT                  ? DJ_E_NO_SPACE
+                : e == ENOENT || e == ENOTDIR || e == ELOOP ? DJ_E_NOT_FOUND
+                : e == ENOMEM                               ? DJ_E_NOMEM
+                                                            : DJ_E_IO;
   return dj_error(s, "%s: %s", text, strerror(e));
 }
