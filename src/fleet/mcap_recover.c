@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/crc32.h"
 #include "base/fs.h"
@@ -251,6 +252,13 @@ static dj_status begin(rescue *r, const char *in, const char *out) {
       out, &(dj_mcap_options){.profile = profile, .compression = DJ_MCAP_ZSTD}, &r->out);
 }
 
+// By whatever name: the damaged file must not be replaced by what was saved of it.
+static bool same_file(const char *a, const char *b) {
+  struct stat x, y;
+  return !strcmp(a, b) ||
+         (!stat(a, &x) && !stat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino);
+}
+
 dj_status dj_mcap_recover(const char *in, const char *out, const dj_mcap_limits *l,
                           dj_mcap_problem_fn *problem, void *user, dj_mcap_recover_report *report) {
   dj_mcap_recover_report own;
@@ -258,8 +266,8 @@ dj_status dj_mcap_recover(const char *in, const char *out, const dj_mcap_limits 
   *r.report = (dj_mcap_recover_report){.complete = true};
   if (l) r.limits = *l;
   if (!r.limits.max_chunk) r.limits.max_chunk = (uint64_t)256 << 20;
-  if (!strcmp(in, out))
-    return dj_error(DJ_E_INVALID, "%s: the rescued file needs another name", in);
+  if (same_file(in, out))
+    return dj_error(DJ_E_INVALID, "%s is %s: the rescued file needs another name", out, in);
   dj_status s = begin(&r, in, out);
   if (!s) s = walk(&r);
   if (!s)
