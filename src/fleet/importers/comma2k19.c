@@ -13,6 +13,7 @@
 
 #include "base/fs.h"
 #include "dojo/log.h"
+#include "fleet/drivelog.h"
 #include "fleet/importers/importer.h"
 #include "fleet/importers/matrix.h"
 #include "fleet/npy.h"
@@ -82,57 +83,66 @@ static dj_status open_series(const dj__import *im, const char *folder, series *o
 }
 
 /* Row i of a times array; a time that runs backwards is the record's fault. */
-static dj_status row_time(const dj__npy *t, const char *what, size_t i, uint64_t last,
-                          uint64_t *ns) {
+static dj_status row_time(const dj__npy *t, const char *folder, const char *file, size_t i,
+                          uint64_t last, uint64_t *ns) {
   if (!dj__seconds_to_ns(t->data[i], ns))
-    return dj_error(DJ_E_FORMAT, "%s, row %zu: %g is no time in seconds", what, i, t->data[i]);
+    return dj_error(DJ_E_FORMAT, "%s/%s, row %zu: %g is no time in seconds", folder, file, i,
+                    t->data[i]);
   if (i && *ns < last)
-    return dj_error(DJ_E_FORMAT, "%s, row %zu: time runs backwards: %.6f s after %.6f s", what, i,
-                    t->data[i], (double)last * 1e-9);
+    return dj_error(DJ_E_FORMAT, "%s/%s, row %zu: time runs backwards: %.6f s after %.6f s", folder,
+                    file, i, t->data[i], (double)last * 1e-9);
   return DJ_OK;
 }
 
-static dj_status import_can(dj__import *im) {
+static dj_status put_speed(dj__import *im, uint64_t t, double v) {
+  dj_speed r = {t, v};
+  if (!isfinite(v)) return dj_error(DJ_E_FORMAT, "not a number");
+  DJ_TRY(dj__check_speed(DJ_E_FORMAT, &r));
+  return dj__import_speed(im, &r);
+}
+
+/* Degrees, positive to the left. */
+static dj_status put_steering(dj__import *im, uint64_t t, double v) {
+  double rad = v * M_PI / 180;
+  dj_control c = {.t_ns = t,
+                  .steering = fmax(-1, fmin(1, rad / FULL_LOCK_RAD)),
+                  .throttle = NAN,
+                  .brake = NAN,
+                  .steering_angle = rad};
+  if (!isfinite(v)) return dj_error(DJ_E_FORMAT, "not a number");
+  DJ_TRY(dj__check_control(DJ_E_FORMAT, &c));
+  return dj__import_control(im, &c);
+}
+
+/* One kind of record from the vehicle's bus: each row is taken or told of. */
+static dj_status import_series(dj__import *im, const char *folder,
+                               dj_status (*put)(dj__import *, uint64_t, double)) {
   series v;
   bool there;
-  uint64_t t = 0, last = 0;
-  DJ_TRY(open_series(im, "processed_log/CAN/speed", &v, &there));
+  DJ_TRY(open_series(im, folder, &v, &there));
+  char *path = dj__join(im->path, folder);
   dj_status s = DJ_OK;
-  for (size_t i = 0; there && i < v.t.n && !s; i++, last = t) {
-    s = row_time(&v.t, "processed_log/CAN/speed/t", i, last, &t);
-    if (!s && !isfinite(v.v.data[i]))
-      s = dj_error(DJ_E_FORMAT, "processed_log/CAN/speed/value, row %zu: not a number", i);
-    if (s) {
-      s = dj__import_bad(im, s);
-      t = last;
-      continue;
+  uint64_t t = 0, last = 0;
+  for (size_t i = 0; there && i < v.t.n && !s; i++) {
+    s = row_time(&v.t, path, "t", i, last, &t);
+    if (!s) {
+      s = put(im, t, v.v.data[i]);
+      if (s) s = dj_error_context(s, "%s/value, row %zu", path, i);
     }
-    s = dj__import_speed(im, &(dj_speed){t, v.v.data[i]});
-  }
-  dj__npy_free(&v.t);
-  dj__npy_free(&v.v);
-  if (s) return s;
-  DJ_TRY(open_series(im, "processed_log/CAN/steering_angle", &v, &there));
-  last = 0;
-  for (size_t i = 0; there && i < v.t.n && !s; i++, last = t) {
-    s = row_time(&v.t, "processed_log/CAN/steering_angle/t", i, last, &t);
-    double rad = v.v.data[i] * M_PI / 180; // degrees, positive to the left
-    if (!s && !isfinite(rad))
-      s = dj_error(DJ_E_FORMAT, "processed_log/CAN/steering_angle/value, row %zu: not a number", i);
-    if (s) {
+    if (s)
       s = dj__import_bad(im, s);
-      t = last;
-      continue;
-    }
-    s = dj__import_control(im, &(dj_control){.t_ns = t,
-                                             .steering = fmax(-1, fmin(1, rad / FULL_LOCK_RAD)),
-                                             .throttle = NAN,
-                                             .brake = NAN,
-                                             .steering_angle = rad});
+    else
+      last = t;
   }
+  free(path);
   dj__npy_free(&v.t);
   dj__npy_free(&v.v);
   return s;
+}
+
+static dj_status import_can(dj__import *im) {
+  DJ_TRY(import_series(im, "processed_log/CAN/speed", put_speed));
+  return import_series(im, "processed_log/CAN/steering_angle", put_steering);
 }
 
 /* Rows: east, north, up in ECEF, on the WGS84 ellipsoid (Bowring's latitude, below a millimetre).
@@ -156,7 +166,8 @@ static dj_status write_pose(dj__import *im, const poses *p, const double E[9], s
   const double *q = p->orientation.data + 4 * i, *at = p->position.data + 3 * i;
   double norm = sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2] + q[3] * q[3]);
   if (!(fabs(norm - 1) < 1e-3) || !isfinite(at[0] + at[1] + at[2]))
-    return dj_error(DJ_E_FORMAT, "global_pose, row %zu: no unit quaternion or no position", i);
+    return dj_error(DJ_E_FORMAT, "%s/global_pose, row %zu: no unit quaternion or no position",
+                    im->path, i);
   double xyzw[4] = {q[1] / norm, q[2] / norm, q[3] / norm, q[0] / norm}, R[9], Rv[9], d[3], up[3];
   dj__quat_to_mat(xyzw, R); // ECEF from forward, right, down
   dj__mat_mul(E, R, Rv);
@@ -189,7 +200,7 @@ static dj_status import_poses(dj__import *im, const poses *p) {
   enu_at(p->position.data, E);
   uint64_t t = 0, last = 0;
   for (size_t i = 0; i < p->t.n; i++, last = t) {
-    dj_status s = row_time(&p->t, "global_pose/frame_times", i, last, &t);
+    dj_status s = row_time(&p->t, im->path, "global_pose/frame_times", i, last, &t);
     if (!s) s = write_pose(im, p, E, i, t);
     if (s) {
       DJ_TRY(dj__import_bad(im, s));
@@ -211,7 +222,7 @@ static dj_status import_frames(dj__import *im, dj__video_source *v, const poses 
                                          "%s/video.hevc: more frames than the %zu times "
                                          "in global_pose/frame_times",
                                          im->path, p->t.n));
-    DJ_TRY(row_time(&p->t, "global_pose/frame_times", i, last, &t));
+    DJ_TRY(row_time(&p->t, im->path, "global_pose/frame_times", i, last, &t));
     DJ_TRY(strcmp(info->format, "jpeg") == 0
                ? dj__import_image(im, 0, t, "jpeg", f.data, f.size)
                : dj__import_video(im, 0, t, info->format, f.data, f.size));

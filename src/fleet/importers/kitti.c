@@ -34,14 +34,18 @@ static const struct {
                     {"image_2", 2, "colour_left"}, {"image_1", 1, "grey_right"},
                     {"image_r", 1, "grey_right"},  {"image_3", 3, "colour_right"}};
 
+#define NO_TIME UINT64_MAX // of a frame whose line was skipped
+
 typedef struct sequence {
+  dj__import *im;
   const char *path;
   double P[4][12];
   bool have_P[4];
-  double *poses; // (n_poses, 12)
+  double *poses; // (n_poses, 12); NaN where the line was skipped
   size_t n_poses;
   uint64_t *times; // (n_times) ns
   size_t n_times;
+  uint64_t last_time;
   char *poses_path;
   int slot[DJ_MAX_CAMERAS]; // of each camera
   size_t n_frames;
@@ -117,7 +121,9 @@ static dj_status cut_line(const char *path, size_t line, char *text, take_fn *ta
   return s ? dj_error_context(s, "%s:%zu", path, line) : DJ_OK;
 }
 
-static dj_status read_lines(const char *path, take_fn *take, void *user) {
+// `skip` (may be NULL) puts a placeholder where a broken line was passed over: a line is a frame's.
+static dj_status read_lines(const char *path, take_fn *take, dj_status (*skip)(sequence *),
+                            sequence *q) {
   char *data;
   size_t size;
   DJ_TRY(dj__read_file(path, MAX_TEXT, &data, &size));
@@ -127,7 +133,11 @@ static dj_status read_lines(const char *path, take_fn *take, void *user) {
   for (char *p = data; p && *p && !s; line++) {
     char *lf = strchr(p, '\n');
     if (lf) *lf = 0;
-    s = cut_line(path, line, p, take, user);
+    s = cut_line(path, line, p, take, q);
+    if (s && skip) {
+      s = dj__import_bad(q->im, s);
+      if (!s) s = skip(q);
+    }
     p = lf ? lf + 1 : NULL;
   }
   free(data);
@@ -176,20 +186,33 @@ static dj_status take_time(void *user, size_t line, const char *tag, const doubl
   (void)line;
   if (n != 1 || tag[0] || !dj__seconds_to_ns(v[0], &t))
     return dj_error(DJ_E_FORMAT, "a time in seconds was expected");
-  if (q->n_times && t < q->times[q->n_times - 1])
+  if (t < q->last_time)
     return dj_error(DJ_E_FORMAT, "time runs backwards: %g s after %g s", v[0],
-                    (double)q->times[q->n_times - 1] * 1e-9);
+                    (double)q->last_time * 1e-9);
+  q->last_time = t;
   DJ_TRY(grow(&q->times, q->n_times, sizeof *q->times));
   q->times[q->n_times++] = t;
+  return DJ_OK;
+}
+
+static dj_status skip_pose(sequence *q) {
+  DJ_TRY(grow(&q->poses, q->n_poses, 12 * sizeof *q->poses));
+  q->poses[12 * q->n_poses++] = NAN;
+  return DJ_OK;
+}
+
+static dj_status skip_time(sequence *q) {
+  DJ_TRY(grow(&q->times, q->n_times, sizeof *q->times));
+  q->times[q->n_times++] = NO_TIME;
   return DJ_OK;
 }
 
 static dj_status read_texts(sequence *q) {
   char *calib = dj__join(q->path, "calib.txt"), *times = dj__join(q->path, "times.txt");
   q->poses_path = find_poses(q->path);
-  dj_status s = read_lines(calib, take_calib, q);
-  if (!s && q->poses_path) s = read_lines(q->poses_path, take_pose, q);
-  if (!s && dj__exists(times)) s = read_lines(times, take_time, q);
+  dj_status s = read_lines(calib, take_calib, NULL, q);
+  if (!s && q->poses_path) s = read_lines(q->poses_path, take_pose, skip_pose, q);
+  if (!s && dj__exists(times)) s = read_lines(times, take_time, skip_time, q);
   if (!s && !q->poses_path)
     dj_message(DJ_LOG_WARN, "%s: no poses.txt: frames are imported without the path label",
                q->path);
@@ -303,6 +326,7 @@ static dj_status write_frame(dj__import *im, const sequence *q, char ***paths, s
   uint8_t *data[DJ_MAX_CAMERAS] = {NULL};
   size_t size[DJ_MAX_CAMERAS];
   const char *format[DJ_MAX_CAMERAS];
+  if (t == NO_TIME) return DJ_OK;
   dj_status s = DJ_OK;
   bool whole = true;
   for (int k = 0; k < im->info.n_cameras && !s && whole; k++) {
@@ -310,7 +334,7 @@ static dj_status write_frame(dj__import *im, const sequence *q, char ***paths, s
     whole = !s;
     if (s) s = dj__import_bad(im, s);
   }
-  if (!s && i < q->n_poses) s = write_pose(im, q, i, t);
+  if (!s && i < q->n_poses && !isnan(q->poses[12 * i])) s = write_pose(im, q, i, t);
   for (int k = 0; k < im->info.n_cameras && !s && whole; k++)
     s = dj__import_image(im, k, t, format[k], data[k], size[k]);
   for (int k = 0; k < im->info.n_cameras; k++) free(data[k]);
@@ -335,7 +359,7 @@ static dj_status write_all(dj__import *im, sequence *q) {
 
 static dj_status run(dj__import *im) {
   // Right, down, forward in terms of forward, left, up.
-  sequence q = {.path = im->path, .M = {0, 0, 1, -1, 0, 0, 0, -1, 0}};
+  sequence q = {.im = im, .path = im->path, .M = {0, 0, 1, -1, 0, 0, 0, -1, 0}};
   dj_status s = read_texts(&q);
   if (!s) s = find_cameras(im, &q);
   if (!s) s = check_counts(im, &q);

@@ -20,6 +20,7 @@
 #include "base/text.h"
 #include "dojo/log.h"
 #include "fleet/csv.h"
+#include "fleet/drivelog.h"
 #include "fleet/importers/importer.h"
 
 #define MPH 0.44704 // m/s
@@ -133,6 +134,8 @@ static dj_status take_fields(const dj__csv *c, const table *t, row *r) {
     return dj_error(DJ_E_FORMAT,
                     "%s:%zu: steering %g and throttle %g must lie in -1..1, brake %g in 0..1",
                     c->name, c->line, r->steering, r->throttle, r->brake);
+  dj_status s = dj__check_speed(DJ_E_FORMAT, &(dj_speed){0, r->speed * MPH});
+  if (s) return dj_error_context(s, "%s:%zu", c->name, c->line);
   for (int k = CENTER; k <= RIGHT; k++) {
     int column = t->columns[k];
     r->image[k] = column >= 0 && column < c->n_fields ? base_name(c->fields[column]) : NULL;

@@ -13,6 +13,7 @@
 #include "base/fs.h"
 #include "dojo/log.h"
 #include "fleet/csv.h"
+#include "fleet/drivelog.h"
 #include "fleet/importers/importer.h"
 #include "fleet/video.h"
 
@@ -140,12 +141,14 @@ static dj_status import_row(dj__import *im, const dj__csv *c, const columns *k, 
   if (im->any && t < *last)
     return dj_error(DJ_E_FORMAT, "%s:%zu: time runs backwards: %g s after %g s", c->name, c->line,
                     time, (double)*last * 1e-9);
-  if (fabs(u.steering) > 1)
-    return dj_error(DJ_E_FORMAT, "%s:%zu: steering %g is outside -1..1 (share of full lock)",
-                    c->name, c->line, u.steering);
-  u.t_ns = *last = t;
+  dj_speed v = {t, speed};
+  u.t_ns = t;
+  dj_status s = dj__check_control(DJ_E_FORMAT, &u); // before any of the row is written
+  if (!s) s = dj__check_speed(DJ_E_FORMAT, &v);
+  if (s) return dj_error_context(s, "%s:%zu", c->name, c->line);
+  *last = t;
   if (k->steering >= 0) DJ_TRY(dj__import_control(im, &u));
-  if (k->speed >= 0) DJ_TRY(dj__import_speed(im, &(dj_speed){t, speed}));
+  if (k->speed >= 0) DJ_TRY(dj__import_speed(im, &v));
   return DJ_OK;
 }
 
