@@ -1,6 +1,9 @@
 /* Program entry: finds the command and hands over. */
+#include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -23,7 +26,23 @@ static void usage(FILE *out) {
     (void)fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].summary);
 }
 
+/*
+ * OpenMP's threads wait for each other in a loop of about 10 ms, which steals the very core that
+ * the one waited for needs when anything else runs on the machine: training then takes ten times as
+ * long. Some ten microseconds are enough where the machine is quiet. The library reads this once,
+ * before main, so the program begins again with it set; docs/performance.md has the figures.
+ */
+static void calm_waiting(char **argv) {
+  char self[PATH_MAX];
+  if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return; // the user has decided
+  ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  if (n <= 0 || setenv("GOMP_SPINCOUNT", "2000", 1)) return;
+  self[n] = 0;
+  (void)execv(self, argv); // where that fails we go on as we are
+}
+
 int main(int argc, char **argv) {
+  calm_waiting(argv);
   dj__cli_init();
   if (argc < 2) {
     usage(stderr);
