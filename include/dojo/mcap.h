@@ -244,8 +244,8 @@ typedef struct dj_mcap_options {
   int level;                       /* of the compressor; 0: its default */
   uint64_t chunk_size;             /* a chunk is closed when it holds this much; 0: 1 MiB */
   uint32_t omit;                   /* DJ_MCAP_OMIT_ bits */
-  int padding; /* 0..255 bytes 1, 2, 3, ... behind every record that may be extended (tests readers)
-                */
+  int padding; /* 0..255 bytes (1, 255, 255, ...) behind every record that may be extended: for
+                  tests of readers */
 } dj_mcap_options;
 
 typedef struct dj_mcap_writer dj_mcap_writer;

@@ -212,7 +212,7 @@ void dj__mcap_encode(dj__buf *b, const dj_mcap_record *r, int padding, bool no_c
   put_u64(b, 0);
   size_t begin = b->size;
   put_body(b, r, no_crc);
-  for (int i = 1; i <= padding; i++) put_u8(b, (uint8_t)i);
+  for (int i = 0; i < padding; i++) put_u8(b, i ? 0xff : 1);
   if (b->failed) return;
   uint64_t n = htole64((uint64_t)(b->size - begin));
   memcpy(b->data + begin - sizeof n, &n, sizeof n);

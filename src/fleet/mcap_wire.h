@@ -49,9 +49,9 @@ static inline void dj__mcap_message(const unsigned char *body, size_t size, dj_m
                          .size = size - DJ__MCAP_MESSAGE};
 }
 
-/* Appends a record: framing, fields of r->opcode and member, `padding` bytes 1, 2, 3, ... Out of
- * memory is sticky in `b`. An attachment's CRC is computed (0 with `no_crc`). Sizes were checked by
- * the caller (dj__mcap_encodable). */
+/* Appends a record: framing, fields of r->opcode and member, `padding` bytes 1, 255, 255, ... Out
+ * of memory is sticky in `b`. An attachment's CRC is computed (0 with `no_crc`). Sizes were checked
+ * by the caller (dj__mcap_encodable). */
 void dj__mcap_encode(dj__buf *b, const dj_mcap_record *r, int padding, bool no_crc);
 /* All strings, maps and arrays fit into their 32-bit lengths: DJ_E_LIMIT otherwise; DJ_E_INVALID
  * for a missing string. */
