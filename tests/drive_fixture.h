@@ -34,18 +34,20 @@ static inline void fx_near(double a, double b, double eps) {
 }
 
 /* The status was `want` and the message holds every text of the NULL-terminated list. */
-static inline void fx_error(dj_status s, dj_status want, const char *const *texts) {
+static inline void fx_error(int line, dj_status s, dj_status want, const char *const *texts) {
   if (s != want)
-    fail_msg("status %d, not %d; the message is '%s'", s, want, s ? dj_error_message() : "");
+    fail_msg("line %d: status %d, not %d ('%s'); the message is '%s'", line, s, want,
+             texts[0] && texts[1] ? texts[1] : texts[0], s ? dj_error_message() : "");
   for (; *texts; texts++)
     if (!strstr(dj_error_message(), *texts))
-      fail_msg("'%s' is not in the message '%s'", *texts, dj_error_message());
+      fail_msg("line %d: '%s' is not in the message '%s'", line, *texts, dj_error_message());
 }
-#define FX_ERROR(s, want, ...) fx_error(s, want, (const char *const[]){__VA_ARGS__, NULL})
+#define FX_ERROR(s, want, ...) fx_error(__LINE__, s, want, (const char *const[]){__VA_ARGS__, NULL})
 
-static inline void fx_ok(dj_status s) {
-  if (s) fail_msg("failed: %s", dj_error_message());
+static inline void fx_succeed(int line, dj_status s) {
+  if (s) fail_msg("line %d: failed: %s", line, dj_error_message());
 }
+#define fx_ok(s) fx_succeed(__LINE__, s)
 
 // ---- folders and files --------------------------------------------------------------------------
 

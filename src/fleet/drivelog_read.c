@@ -126,6 +126,9 @@ static dj_status split_cameras(dj_drive_info *info, const char *list, const char
     if (n >= sizeof c->name) return dj_error(DJ_E_FORMAT, "camera name of %zu bytes", n);
     memcpy(c->name, p, n);
     c->name[n] = 0;
+    for (const dj_camera *other = info->cameras; other < c; other++)
+      if (!strcmp(other->name, c->name))
+        return dj_error(DJ_E_FORMAT, "two cameras are called %s", c->name);
     c->rotation[3] = 1;
     c->calibrated = in_list(calibrated, c->name);
     p = end ? end + 1 : NULL;
