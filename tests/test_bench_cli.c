@@ -35,6 +35,39 @@ static void test_list(void **state) {
   assert_non_null(strstr(text, "Example: dojo bench ops"));
 }
 
+static void test_steps(void **state) {
+  (void)state;
+  assert_int_equal(dojo("bench steps " DOJO_SOURCE_DIR
+                        "/recipes/pilotnet.yaml --batch 2 --seconds 0"
+                        " --threads 1 --precision f32 --json"),
+                   0);
+  json_t *report = json_loads(text, 0, NULL);
+  assert_int_equal(json_array_size(report), 1);
+  const json_t *row = json_array_get(report, 0);
+  assert_string_equal(json_string_value(json_object_get(row, "precision")), "f32");
+  assert_int_equal(json_integer_value(json_object_get(json_object_get(row, "input"), "batch")), 2);
+  assert_true(json_real_value(json_object_get(row, "ms")) > 0);
+  // forward, and twice that backward: 27 million multiply-adds a frame (Bojarski et al. 2016)
+  double gflop = json_real_value(json_object_get(row, "gflop"));
+  assert_true(gflop > 2 * 2 * 2.5 * 0.027 && gflop < 2 * 2 * 3.5 * 0.027);
+  int64_t n = 0;
+  const json_t *parameters = json_object_get(row, "parameters");
+  for (size_t i = 0; i < json_array_size(parameters); i++) {
+    const json_t *shape = json_object_get(json_array_get(parameters, i), "shape");
+    int64_t count = 1;
+    for (size_t d = 0; d < json_array_size(shape); d++)
+      count *= json_integer_value(json_array_get(shape, d));
+    n += count;
+  }
+  assert_int_equal(n, 252219 + 3 * 11); // the paper's about 250 thousand; four outputs, not one
+  json_decref(report);
+  assert_int_not_equal(dojo("bench steps"), 0);
+  assert_non_null(strstr(text, "give recipes"));
+  assert_int_not_equal(dojo("bench steps " DOJO_SOURCE_DIR "/recipes/demo.yaml --precision f16"),
+                       0);
+  assert_non_null(strstr(text, "f32 or bf16"));
+}
+
 static void test_json(void **state) {
   (void)state;
   assert_int_equal(dojo("bench ops --op gru_cell --seconds 0 --threads 2 --no-peaks --json"), 0);
@@ -81,9 +114,8 @@ static void test_errors(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_list),
-      cmocka_unit_test(test_json),
-      cmocka_unit_test(test_instruction_set),
+      cmocka_unit_test(test_list),   cmocka_unit_test(test_steps),
+      cmocka_unit_test(test_json),   cmocka_unit_test(test_instruction_set),
       cmocka_unit_test(test_errors),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,20 +1,24 @@
 /*
  * `dojo bench`: times what can be timed without data. `dojo bench ops` runs the samples of the op
  * table that are marked for it and sets each beside the machine's own peaks, measured in the same
- * run: a slower machine, or a busy neighbour, lowers both.
+ * run: a slower machine, or a busy neighbour, lowers both. `dojo bench steps` runs whole training
+ * steps of recipes.
  */
 #include <jansson.h>
+#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
 #include "cli/bench_ops.h"
+#include "cli/bench_steps.h"
 #include "cli/cli.h"
 
 static const char HELP[] =
     "Usage: dojo bench\n"
     "       dojo bench ops [--json] [--op NAME] [--sample NAME] [--dtype f32|bf16] [OP...]\n"
+    "       dojo bench steps [--json] [--precision f32|bf16] [--batch N] [--profile] RECIPE...\n"
     "\n"
     "Alone: lists what can be timed. `ops` times every kernel on the large samples of the op\n"
     "table: milliseconds (median), GFLOP/s, GB/s, and the share of the roofline: the least time\n"
@@ -24,8 +28,11 @@ static const char HELP[] =
     "copying and adding arrays of 128 MiB. A share above 100 % means that the tensors fit into a\n"
     "cache. Ops without a kernel run on the reference, once, and say so. Use a quiet machine.\n"
     "\n"
+    "`steps` times whole training steps of recipes on made-up frames: forward, backward, update.\n"
+    "\n"
     "Example: dojo bench ops --op conv2d --dtype bf16\n"
-    "         dojo bench ops batch_norm layer_norm --json > norms.json\n";
+    "         dojo bench ops batch_norm layer_norm --json > norms.json\n"
+    "         dojo bench steps recipes/donkey.yaml --profile\n";
 
 typedef struct args {
   bool json, no_peaks;
@@ -177,47 +184,71 @@ static int list(void) {
   }
   (void)printf("dojo bench ops    kernels of %d ops on %d large samples, beside the machine's "
                "peaks\n"
+               "dojo bench steps  whole training steps of recipes\n"
                "dojo bench --help says more; bench/run also compares with peers\n",
                ops, samples);
   return 0;
 }
 
+/* What is asked for beyond `args`. */
+typedef struct limits {
+  int64_t threads, batch;
+  double seconds;
+} limits;
+
+static dj_status check_limits(const limits *l) {
+  if (l->threads >= 0 && l->threads <= 4096 && l->batch >= 0 && l->batch <= 65536 &&
+      l->seconds >= 0 && l->seconds <= 3600)
+    return DJ_OK;
+  return dj_error(DJ_E_INVALID,
+                  "--threads %lld --batch %lld --seconds %g: 0 to 4096 threads, 0 to 65536 samples,"
+                  " 0 to 3600 seconds",
+                  (long long)l->threads, (long long)l->batch, l->seconds);
+}
+
 int dj__cmd_bench(int argc, char **argv) {
   args a = {0};
-  const char *backend = "cpu", *isa = NULL;
-  int64_t threads = 0;
-  double seconds = 0.3;
+  limits l = {.seconds = NAN};
+  dj__steps_options steps = {.backend = "cpu"};
   const dj__option options[] = {
       {"json", 0, DJ_OPT_FLAG, &a.json, NULL, "machine-readable report on stdout"},
-      {"op", 0, DJ_OPT_STRING, &a.op, "NAME", "only this op"},
-      {"sample", 0, DJ_OPT_STRING, &a.sample, "NAME", "only samples of this name"},
-      {"dtype", 0, DJ_OPT_STRING, &a.dtype, "TYPE", "f32 or bf16 (both)"},
-      {"backend", 0, DJ_OPT_STRING, &backend, "NAME", "cpu or ref (cpu)"},
-      {"isa", 0, DJ_OPT_STRING, &isa, "NAME", "kernels of generic, avx2 or avx512 (best)"},
-      {"threads", 0, DJ_OPT_INT, &threads, "N", "threads (all cores this process may use)"},
-      {"seconds", 0, DJ_OPT_DOUBLE, &seconds, "S", "time for each kernel (0.3)"},
-      {"no-peaks", 0, DJ_OPT_FLAG, &a.no_peaks, NULL, "do not measure peaks: no roofline"},
+      {"op", 0, DJ_OPT_STRING, &a.op, "NAME", "ops: only this one"},
+      {"sample", 0, DJ_OPT_STRING, &a.sample, "NAME", "ops: only samples of this name"},
+      {"dtype", 0, DJ_OPT_STRING, &a.dtype, "TYPE", "ops: f32 or bf16 (both)"},
+      {"no-peaks", 0, DJ_OPT_FLAG, &a.no_peaks, NULL, "ops: do not measure peaks: no roofline"},
+      {"precision", 0, DJ_OPT_STRING, &steps.precision, "P", "steps: f32 or bf16 (the recipe's)"},
+      {"batch", 0, DJ_OPT_INT, &l.batch, "N", "steps: samples (the recipe's)"},
+      {"profile", 0, DJ_OPT_FLAG, &steps.profile, NULL, "steps: print the time of each node"},
+      {"backend", 0, DJ_OPT_STRING, &steps.backend, "NAME", "cpu or ref (cpu)"},
+      {"isa", 0, DJ_OPT_STRING, &steps.isa, "NAME", "kernels of generic, avx2 or avx512 (best)"},
+      {"threads", 0, DJ_OPT_INT, &l.threads, "N", "threads (all cores this process may use)"},
+      {"seconds", 0, DJ_OPT_DOUBLE, &l.seconds, "S", "for each kernel (0.3) or recipe (3)"},
       {0}};
   int n;
   char **pos;
   int rc = dj__parse_options(argc, argv, options, HELP, &n, &pos);
   if (rc >= 0) return rc;
   if (n == 0) return list();
-  if (strcmp(pos[0], "ops"))
+  bool whole = !strcmp(pos[0], "steps");
+  if (!whole && strcmp(pos[0], "ops"))
     return dj__fail("bench", dj_error(DJ_E_INVALID,
                                       "'%s' cannot be timed; `dojo bench` lists what "
                                       "can",
                                       pos[0]));
-  if (threads < 0 || threads > 4096 || !(seconds >= 0) || seconds > 3600)
-    return dj__fail("bench", dj_error(DJ_E_INVALID,
-                                      "--threads %lld --seconds %g: 0 to 4096 "
-                                      "threads, 0 to 3600 seconds",
-                                      (long long)threads, seconds));
+  if (isnan(l.seconds)) l.seconds = whole ? 3 : 0.3;
+  if (check_limits(&l)) return dj__fail("bench", DJ_E_INVALID);
+  dj__bench_options o = {.backend = dj__backend_find(steps.backend), .seconds = l.seconds};
+  if (!o.backend) return dj__fail("bench", DJ_E_NOT_FOUND);
+  if (!dj__kernels_find(steps.isa)) return dj__fail("bench", DJ_E_UNSUPPORTED);
+  if (whole) {
+    steps.json = a.json;
+    steps.threads = (int)l.threads;
+    steps.batch = (int)l.batch;
+    steps.seconds = l.seconds;
+    return dj__bench_steps(&steps, n - 1, pos + 1);
+  }
   a.n_ops = n - 1;
   a.ops = pos + 1;
-  dj__bench_options o = {.backend = dj__backend_find(backend), .seconds = seconds};
-  if (!o.backend) return dj__fail("bench", DJ_E_NOT_FOUND);
-  if (!dj__kernels_find(isa)) return dj__fail("bench", DJ_E_UNSUPPORTED);
-  o.kernel = (dj__backend_options){threads ? (int)threads : omp_get_num_procs(), isa};
+  o.kernel = (dj__backend_options){l.threads ? (int)l.threads : omp_get_num_procs(), steps.isa};
   return bench_ops(&a, &o);
 }

@@ -120,16 +120,18 @@ static dj_val path_loss(dj_graph *g, const dj_recipe *r, const dj__net_in *in,
   return dj_add(g, dj_affine(g, best, r->loss.path, 0), dj_affine(g, choice, r->loss.choice, 0));
 }
 
-static dj_status build_train(const drive_task *t, dj_graph *g, dj_val *loss) {
-  const dj_recipe *r = t->recipe;
-  dj__net_in in = make_inputs(r, t->cameras, g);
+dj_status dj__drive_build_train(const dj_recipe *r, int cameras, dj_graph *g, dj_val *loss) {
+  const dj__network *network = dj__network_find(r);
+  if (!network) return DJ_E_NOT_FOUND;
+  DJ_TRY(network->check(r));
+  dj__net_in in = make_inputs(r, cameras, g);
   labels l = {.control = dj_input(g, "label/control", DJ_F32, DJ_SHAPE(in.b, in.t, 3)),
               .control_mask = dj_input(g, "label/control_mask", DJ_F32, DJ_SHAPE(in.b, in.t, 3)),
               .path = dj_input(g, "label/path", DJ_F32, DJ_SHAPE(in.b, in.t, DJ_PATH_POINTS, 3)),
               .path_mask =
                   dj_input(g, "label/path_mask", DJ_F32, DJ_SHAPE(in.b, in.t, DJ_PATH_POINTS))};
   dj__net_out out;
-  t->network->build(g, r, &in, true, &out);
+  network->build(g, r, &in, true, &out);
   l.control = last_frames(g, l.control, in.t, out.t);
   l.control_mask = last_frames(g, l.control_mask, in.t, out.t);
   l.path = last_frames(g, l.path, in.t, out.t);
@@ -170,7 +172,8 @@ dj_status dj__drive_build_eval(const dj_recipe *r, int cameras, dj_graph *g, int
 static dj_status build(dj_task *base, dj_graph *g, bool training, dj_val *loss) {
   drive_task *t = (drive_task *)base;
   *loss = DJ_NONE;
-  return training ? build_train(t, g, loss) : dj__drive_build_eval(t->recipe, t->cameras, g, NULL);
+  return training ? dj__drive_build_train(t->recipe, t->cameras, g, loss)
+                  : dj__drive_build_eval(t->recipe, t->cameras, g, NULL);
 }
 
 /* ---- batches ---- */

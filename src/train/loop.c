@@ -70,7 +70,7 @@ static double wall_s(void) {
 
 // ---- setting up --------------------------------------------------------------------------------
 
-static dj_optimizer recipe_optimizer(const dj_recipe_train *t) {
+dj_optimizer dj__recipe_optimizer(const dj_recipe_train *t) {
   bool sgd = t->optimizer.name == DJ_SGD;
   return (dj_optimizer){.kind = t->optimizer.name,
                         .beta1 = sgd ? t->optimizer.momentum : t->optimizer.beta1,
@@ -94,7 +94,7 @@ static dj_status plan(loop *l) {
   l->log_every = l->total / 1000;
   if (l->log_every < 1) l->log_every = 1;
   if (l->log_every > 50) l->log_every = 50;
-  l->optimizer = recipe_optimizer(t);
+  l->optimizer = dj__recipe_optimizer(t);
   l->schedule = (dj_schedule){.kind = t->schedule.name,
                               .lr = (double)t->optimizer.lr,
                               .warmup = t->schedule.warmup,

@@ -49,4 +49,7 @@ dj_status dj__checkpoint_make_best(const char *run_dir, uint64_t step);
  * DJ_E_NOT_FOUND where there is none. */
 dj_status dj__checkpoint_load_last(const char *run_dir, dj_vars *v, dj_checkpoint_info *info);
 
+/* The optimizer that a recipe asks for. */
+dj_optimizer dj__recipe_optimizer(const dj_recipe_train *t);
+
 #endif

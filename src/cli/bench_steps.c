@@ -1,0 +1,202 @@
+/*
+ * Timing of whole training steps. The program is the one that `dojo train` runs; frames are random
+ * bytes and every label is there. What a loader adds is measured by `dojo train --profile`.
+ *
+ * The report names the parameters with their shapes: with the sizes of the batch they say what the
+ * network is, and bench/steps_pytorch.py builds its peer from them.
+ */
+#include "cli/bench_steps.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/rng.h"
+#include "cli/cli.h"
+#include "cli/profile.h"
+#include "dojo/drive.h"
+#include "drive/task.h"
+#include "train/run.h"
+
+enum { MIN_STEPS = 5, MAX_STEPS = 2000, WARM_UP = 3 };
+
+typedef struct bench {
+  const dj__steps_options *o;
+  dj_recipe *recipe;
+  dj_optimizer optimizer;
+  dj_vars *vars;
+  dj_graph *graph;
+  dj_program *program;
+  int cameras, steps;
+  double ms, fastest_ms, flops;
+} bench;
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+/* Random bytes or numbers of -1..1; masks are 1. */
+static void fill(dj_tensor *t, const char *name, uint64_t key) {
+  int64_t n = dj_shape_count(&t->shape);
+  size_t length = strlen(name);
+  bool mask = length > 5 && !strcmp(name + length - 5, "_mask");
+  for (int64_t i = 0; i < n; i++) {
+    uint32_t r = dj__philox(key, 0, (uint64_t)i).v[0];
+    if (t->dtype == DJ_U8)
+      ((uint8_t *)t->data)[i] = (uint8_t)(r >> 24);
+    else
+      ((float *)t->data)[i] = mask ? 1.0f : (float)r / 2147483648.0f - 1.0f;
+  }
+}
+
+static dj_status build(bench *b) {
+  const dj_recipe_train *t = &b->recipe->train;
+  dj_val loss = DJ_NONE;
+  b->graph = dj_graph_create();
+  b->vars = dj_vars_create(t->seed);
+  if (!b->graph || !b->vars) return dj_error(DJ_E_NOMEM, "bench: no memory for the graph");
+  DJ_TRY(dj__drive_build_train(b->recipe, b->cameras, b->graph, &loss));
+  DJ_TRY(dj_optimizer_apply(b->graph, loss, &b->optimizer));
+  int threads = b->o->threads > 0 ? b->o->threads : t->threads;
+  const dj_compile_options how = {.backend = b->o->backend,
+                                  .precision = t->precision,
+                                  .threads = threads,
+                                  .seed = t->seed,
+                                  .isa = b->o->isa};
+  DJ_TRY(dj_program_compile(b->graph, &how, b->vars, &b->program));
+  DJ_TRY(dj_optimizer_start(b->vars));
+  static const char *const names[] = {"image",          "speed",      "motion",
+                                      "label/control",  "label/path", "label/control_mask",
+                                      "label/path_mask"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    dj_tensor *in = dj_program_input(b->program, names[i]);
+    if (in) fill(in, names[i], i + 1);
+  }
+  for (int i = 0; i < dj_program_n_nodes(b->program); i++) {
+    dj_node_report r;
+    dj_program_node(b->program, i, &r);
+    b->flops += r.flops;
+  }
+  return DJ_OK;
+}
+
+static dj_status step(bench *b, uint64_t number) {
+  DJ_TRY(dj_optimizer_fill(b->program, &b->optimizer, number, 1e-6));
+  return dj_program_run(b->program, number);
+}
+
+static dj_status measure(bench *b) {
+  static double ms[MAX_STEPS];
+  int n = 0;
+  uint64_t number = 0;
+  for (; number < WARM_UP; number++) DJ_TRY(step(b, number));
+  dj_program_profile(b->program, b->o->profile);
+  for (double end = now() + b->o->seconds; n < MAX_STEPS && (n < MIN_STEPS || now() < end); n++) {
+    double begin = now();
+    DJ_TRY(step(b, number++));
+    ms[n] = 1e3 * (now() - begin);
+  }
+  qsort(ms, (size_t)n, sizeof *ms, by_value);
+  b->steps = n;
+  b->ms = n % 2 ? ms[n / 2] : 0.5 * (ms[n / 2 - 1] + ms[n / 2]);
+  b->fastest_ms = ms[0];
+  return DJ_OK;
+}
+
+static json_t *parameters(bench *b) {
+  json_t *all = json_array();
+  for (int i = 0; i < dj_vars_count(b->vars); i++) {
+    const dj_var *v = dj_vars_get(b->vars, i);
+    if (v->kind != DJ_VAR_PARAM) continue;
+    json_t *shape = json_array();
+    for (int d = 0; d < v->tensor.shape.rank; d++)
+      (void)json_array_append_new(shape, json_integer(v->tensor.shape.dim[d]));
+    (void)json_array_append_new(all, json_pack("{s:s, s:o}", "name", v->name, "shape", shape));
+  }
+  return all;
+}
+
+static json_t *to_json(bench *b) {
+  const dj_recipe *r = b->recipe;
+  dj_memory_report m;
+  dj_program_memory(b->program, &m);
+  return json_pack(
+      "{s:s, s:s, s:s, s:{s:i, s:i, s:i, s:i, s:i}, s:f, s:f, s:f, s:b, s:o, s:f, s:f, s:i, s:i,"
+      " s:f, s:I}",
+      "recipe", r->name, "network", r->network.name, "precision",
+      r->train.precision == DJ_PRECISION_BF16 ? "bf16" : "f32", "input", "batch", r->train.batch,
+      "frames", r->data.frames, "cameras", b->cameras, "height", r->data.height, "width",
+      r->data.width, "dropout", (double)r->network.dropout, "clip", (double)r->train.clip, "ema",
+      (double)r->train.ema, "recurrent", r->network.recurrent, "parameters", parameters(b), "ms",
+      b->ms, "fastest_ms", b->fastest_ms, "steps", b->steps, "nodes",
+      dj_program_n_nodes(b->program), "gflop", 1e-9 * b->flops, "arena_bytes", (json_int_t)m.arena);
+}
+
+static void print(const bench *b) {
+  const dj_recipe *r = b->recipe;
+  (void)printf("%-16s %-10s %-5s %6d %4dx%-4d %9.2f %9.2f %9.1f %9.1f %7d\n", r->name,
+               r->network.name, r->train.precision == DJ_PRECISION_BF16 ? "bf16" : "f32",
+               r->train.batch * r->data.frames, r->data.width, r->data.height, b->ms, b->fastest_ms,
+               1e-6 * b->flops / b->ms, 1e3 * r->train.batch / b->ms,
+               dj_program_n_nodes(b->program));
+  (void)fflush(stdout);
+}
+
+static dj_status prepare(bench *b, const char *path) {
+  const char *p = b->o->precision;
+  if (p && strcmp(p, "f32") && strcmp(p, "bf16"))
+    return dj_error(DJ_E_INVALID, "--precision %s: f32 or bf16", p);
+  DJ_TRY(dj_recipe_load(path, &b->recipe));
+  if (p) b->recipe->train.precision = p[0] == 'b' ? DJ_PRECISION_BF16 : DJ_PRECISION_F32;
+  if (b->o->batch > 0) b->recipe->train.batch = b->o->batch;
+  b->cameras = b->recipe->data.n_cameras ? (int)b->recipe->data.n_cameras : 1;
+  b->optimizer = dj__recipe_optimizer(&b->recipe->train);
+  return DJ_OK;
+}
+
+static dj_status bench_one(bench *b, const char *path, json_t *rows) {
+  DJ_TRY(prepare(b, path));
+  DJ_TRY(build(b));
+  DJ_TRY(measure(b));
+  if (!rows)
+    print(b);
+  else if (json_array_append_new(rows, to_json(b)))
+    return dj_error(DJ_E_NOMEM, "no memory for the report");
+  if (b->o->profile)
+    dj__print_profile(rows ? stderr : stdout,
+                      &(dj_train_profile){b->program, b->steps, 1e-3 * b->ms, 0});
+  return DJ_OK;
+}
+
+int dj__bench_steps(const dj__steps_options *o, int n, char **recipes) {
+  if (n == 0)
+    return dj__fail("bench", dj_error(DJ_E_INVALID, "give recipes: dojo bench steps RECIPE..."));
+  json_t *rows = o->json ? json_array() : NULL;
+  if (!rows)
+    (void)printf("%-16s %-10s %-5s %6s %9s %9s %9s %9s %9s %7s\n", "recipe", "network", "dtype",
+                 "frames", "size", "ms", "fastest", "GFLOP/s", "samples/s", "nodes");
+  dj_status s = DJ_OK;
+  for (int i = 0; i < n && !s; i++) {
+    bench b = {.o = o};
+    s = bench_one(&b, recipes[i], rows);
+    dj_program_destroy(b.program);
+    dj_graph_destroy(b.graph);
+    dj_vars_destroy(b.vars);
+    dj_recipe_free(b.recipe);
+  }
+  if (rows && !s) {
+    (void)json_dumpf(rows, stdout, JSON_INDENT(1) | JSON_SORT_KEYS);
+    (void)putchar('\n');
+  }
+  json_decref(rows);
+  return s ? dj__fail("bench", s) : 0;
+}

@@ -1,0 +1,21 @@
+/*
+ * Timing of whole training steps for `dojo bench steps`: a recipe's network, losses, gradients and
+ * update as one program, on made-up frames, so that no store is needed.
+ */
+#ifndef DOJO_CLI_BENCH_STEPS_H
+#define DOJO_CLI_BENCH_STEPS_H
+
+#include <stdbool.h>
+
+typedef struct dj__steps_options {
+  const char *backend, *isa, *precision; /* NULL: the best; precision: the recipe's */
+  int threads;                           /* 0: the recipe's, or all cores */
+  int batch;                             /* 0: the recipe's */
+  double seconds;                        /* of measuring for each recipe, about */
+  bool json, profile;
+} dj__steps_options;
+
+/* Times the recipes and prints a table, or a JSON array; the command's exit code. */
+int dj__bench_steps(const dj__steps_options *o, int n, char **recipes);
+
+#endif
