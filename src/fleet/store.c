@@ -218,7 +218,7 @@ static bool is_store(const char *path) {
   return is;
 }
 
-static dj_status rebuild_into(dj_store *s, bool keep_going, size_t *n_bad);
+static dj_status rebuild_into(dj_store *s, bool keep_going, size_t *n_bad, bool *damaged);
 
 static dj_status open_store(const char *path, dj_store **out, bool *fresh) {
   dj_store *s = calloc(1, sizeof *s);
@@ -245,7 +245,8 @@ dj_status dj_store_open(const char *path, dj_store_mode mode, dj_store **out) {
   bool fresh;
   DJ_TRY(open_store(path, out, &fresh));
   if (!fresh) return DJ_OK;
-  dj_status st = rebuild_into(*out, false, NULL); // nothing to do in a new store
+  bool damaged;
+  dj_status st = rebuild_into(*out, false, NULL, &damaged); // nothing to do in a new store
   if (st) {
     dj_store_close(*out);
     *out = NULL;
@@ -289,11 +290,22 @@ static dj_status copy_file(const char *from, const char *to) {
   return st;
 }
 
+static bool lies_in(const char *path, const char *folder) {
+  const char *slash = strrchr(path, '/');
+  char *own = slash ? dj__strf("%.*s", (int)(slash - path + 1), path) : dj__strf(".");
+  bool in = same_file(own, folder);
+  free(own);
+  return in;
+}
+
 /* Brings a log from elsewhere to its place, `home`; *known: it is there already. */
 static dj_status bring_home(dj_store *s, const char *path, const char *home,
                             const dj_store_drive *d, bool *known) {
   *known = false;
-  if (same_file(path, home)) return check_file_name(path, d);
+  char *logs = dj__join(s->path, "logs");
+  bool here = lies_in(path, logs);
+  free(logs);
+  if (here) return check_file_name(path, d);
   if (!dj__exists(home)) return copy_file(path, home);
   char digest[65];
   DJ_TRY(dj__digest_file(home, digest, NULL));
@@ -487,12 +499,29 @@ static dj_status rebuild_rows(dj_store *s, bool keep_going, size_t *n_bad) {
   return each_file(s, "runs", ".json", keep_going, n_bad, dj__store_load_run);
 }
 
-static dj_status rebuild_into(dj_store *s, bool keep_going, size_t *n_bad) {
+static dj_status rebuild_into(dj_store *s, bool keep_going, size_t *n_bad, bool *damaged) {
   size_t bad = 0;
-  DJ_TRY(dj__sql_begin(s->db));
-  dj_status st = dj__sql_end(s->db, rebuild_rows(s, keep_going, &bad));
+  dj_status st = dj__sql_begin(s->db);
+  if (!st) st = rebuild_rows(s, keep_going, &bad);
+  // SQLite's own complaint, as long as it is the last thing it said; a broken log is none.
+  int code = st ? sqlite3_errcode(s->db) & 0xff : SQLITE_OK;
+  st = dj__sql_end(s->db, st);
+  if (st && code == SQLITE_OK) code = sqlite3_errcode(s->db) & 0xff;
+  *damaged = st && (code == SQLITE_CORRUPT || code == SQLITE_NOTADB);
   if (n_bad) *n_bad = bad;
   return st;
+}
+
+/* Damage that only shows when the damaged part is read: not to build on. */
+static bool is_sound(dj_store *s) {
+  sqlite3_stmt *q;
+  bool row;
+  char text[8] = "";
+  if (dj__sql_query(s->db, &q, "PRAGMA integrity_check(1)", "") || dj__sql_next(&q, &row))
+    return false;
+  if (row) dj__sql_text(q, 0, text, sizeof text);
+  sqlite3_finalize(q);
+  return !strcmp(text, "ok");
 }
 
 /* A damaged catalogue is taken away, with what SQLite keeps beside it. */
@@ -517,10 +546,8 @@ dj_status dj_store_rebuild(const char *path, bool keep_going, size_t *n_bad) {
   bool fresh;
   dj_status st = open_store(path, &s, &fresh);
   if (!st) {
-    st = rebuild_into(s, keep_going, n_bad);
-    // Damage may show only when the rows are touched; a broken log is not the catalogue's damage.
-    int code = sqlite3_errcode(s->db) & 0xff;
-    bool damaged = st && (code == SQLITE_CORRUPT || code == SQLITE_NOTADB);
+    bool damaged = !is_sound(s);
+    if (!damaged) st = rebuild_into(s, keep_going, n_bad, &damaged);
     dj_store_close(s);
     if (!damaged) return st;
   } else if (st != DJ_E_FORMAT) {
@@ -528,7 +555,8 @@ dj_status dj_store_rebuild(const char *path, bool keep_going, size_t *n_bad) {
   }
   DJ_TRY(drop_catalogue(path));
   DJ_TRY(open_store(path, &s, &fresh));
-  st = rebuild_into(s, keep_going, n_bad);
+  bool damaged;
+  st = rebuild_into(s, keep_going, n_bad, &damaged);
   dj_store_close(s);
   return st;
 }
