@@ -21,7 +21,7 @@
 
 enum {
   LEAST_PIXELS = 64, /* that a tile stays in registers for */
-  MOST_PIXELS = 512,
+  MOST_PIXELS = 1024,
   BATCH_BYTES = 192 << 10, /* laid out rows of a batch: they stay in second-level cache */
   PART_PIXELS = 1024,      /* of a part where there are many: its sum is worth adding */
   MOST_PARTS = 16,
@@ -165,10 +165,12 @@ DJ__INLINE vf spread(word w) {
 
 /* Sums (k, o): k < KT neighbours of x from k0 on, o < OT vectors of dy. */
 #define TILE_BODY(OT, KT, MULTIPLY_ADD)                                                            \
+  static const vf zero[OT];                                                                        \
+  const float *old = t->fresh ? (const float *)zero : sum;                                         \
+  int64_t old_step = t->fresh ? 0 : t->wide;                                                       \
   vf a[KT][OT];                                                                                    \
   for (int k = 0; k < (KT); k++)                                                                   \
-    for (int v = 0; v < (OT); v++)                                                                 \
-      a[k][v] = t->fresh ? (vf){0} : *(const vf *)(sum + k * t->wide + v * VW);                    \
+    for (int v = 0; v < (OT); v++) a[k][v] = *(const vf *)(old + k * old_step + v * VW);           \
   for (int64_t r = 0; r < t->rows; r++) {                                                          \
     const word *x = (const word *)t->x[r] + k0, *dy = (const word *)t->dy[r] + t->dy_at;           \
     for (int64_t u = 0; u < t->units; u++, x += t->x_step, dy += t->dy_step) {                     \
