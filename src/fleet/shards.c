@@ -16,7 +16,7 @@
 #include "fleet/resample.h"
 
 /* Raise when what a shard holds changes: pixels, labels or layout. */
-static const char shard_version[] = "dojo shard 1";
+static const char shard_version[] = "dojo shard 2";
 /* Another camera's picture further away in time than this is no picture of the same moment. */
 static const double max_camera_skew_s = 0.25;
 enum { MAX_SIDE = 8192 };
@@ -152,6 +152,8 @@ typedef struct builder { // one drive; the log is opened when the first shard is
   int camera[DJ_MAX_CAMERAS];
   const uint64_t *t_ns[DJ_MAX_CAMERAS]; // frame times of each camera asked for
   size_t n[DJ_MAX_CAMERAS];
+  const uint64_t *frame_ns; // of the drive's first camera: the frames that clips count
+  size_t n_frames;
   dj__view view[DJ_MAX_CAMERAS];
   dj__resample *resample[DJ_MAX_CAMERAS];
   uint8_t *source[DJ_MAX_CAMERAS]; // decoded frame
@@ -229,7 +231,7 @@ static dj_status open_labels(builder *b) {
   DJ_TRY(dj_drive_controls(b->log, &src.controls, &src.n_controls));
   DJ_TRY(dj_drive_speeds(b->log, &src.speeds, &src.n_speeds));
   DJ_TRY(dj_drive_poses(b->log, &src.poses, &src.n_poses));
-  return dj__labels_make(&src, b->t_ns[0], b->n[0], &b->labels);
+  return dj__labels_make(&src, b->frame_ns, b->n_frames, &b->labels);
 }
 
 static dj_status open_log(builder *b) {
@@ -242,6 +244,7 @@ static dj_status open_log(builder *b) {
                     b->log_path);
   DJ_TRY(dj_drive_open(b->log_path, &b->log));
   const dj_drive_info *info = dj_drive_get_info(b->log);
+  DJ_TRY(dj_drive_frame_times(b->log, 0, &b->frame_ns, &b->n_frames));
   for (int i = 0; i < b->spec->n_cameras; i++) DJ_TRY(open_camera(b, info, i));
   b->picture = malloc((size_t)b->spec->width * (size_t)b->spec->height * 3);
   if (!b->picture) return dj_error(DJ_E_NOMEM, "%s: no memory for a frame", b->log_path);
@@ -267,8 +270,9 @@ static dj_status nearest_frame(const builder *b, int i, uint64_t t, size_t *inde
   }
   if (best <= max_camera_skew_s) return DJ_OK;
   return dj_error(DJ_E_FORMAT,
-                  "%s: camera %d has no picture within %g s of %.3f s (the first camera has one)",
-                  b->log_path, b->camera[i], max_camera_skew_s, (double)t * 1e-9);
+                  "%s: camera %s has no picture within %g s of %.3f s (the first camera has one)",
+                  b->log_path, dj_drive_get_info(b->log)->cameras[b->camera[i]].name,
+                  max_camera_skew_s, (double)t * 1e-9);
 }
 
 static dj_status write_images(builder *b, FILE *out, size_t first, size_t n) {
@@ -278,14 +282,14 @@ static dj_status write_images(builder *b, FILE *out, size_t first, size_t n) {
   for (size_t k = first; k < first + n && !s; k++) {
     for (int i = 0; i < b->spec->n_cameras && !s; i++) {
       size_t index = k;
-      if (i > 0) s = nearest_frame(b, i, b->t_ns[0][k], &index);
+      if (b->camera[i] > 0) s = nearest_frame(b, i, b->frame_ns[k], &index);
       if (!s) s = dj_drive_read_frame(b->log, b->camera[i], index, b->source[i]);
       if (s) break;
       dj__resample_run(b->resample[i], b->source[i], b->picture);
       if (fwrite(b->picture, 1, bytes, out) != bytes)
         s = dj_error_errno("cannot write frame %zu", k);
     }
-    dj_progress(what, k + 1, b->n[0], "frames", NULL);
+    dj_progress(what, k + 1, b->n_frames, "frames", NULL);
   }
   free(what);
   return s;
@@ -296,7 +300,7 @@ static dj_status write_small(const builder *b, FILE *out, const field *f, size_t
   const struct {
     const char *name;
     const void *data;
-  } columns[] = {{"t_ns", b->t_ns[0] + first},
+  } columns[] = {{"t_ns", b->frame_ns + first},
                  {"pose", l->pose + first * 7},
                  {"camera", b->view},
                  {"pose_mask", l->pose_mask + first},
@@ -360,10 +364,10 @@ static dj_status make_shard(dj_store *store, builder *b, const char *path, size_
   if (s) {
     if (s != DJ_E_NOT_FOUND) dj_message(DJ_LOG_WARN, "made again: %s", dj_error_message());
     s = open_log(b);
-    if (!s && b->n[0] < first + n)
+    if (!s && b->n_frames < first + n)
       s = dj_error(DJ_E_STATE,
                    "%s: %zu frames, the catalogue says %" PRIu64 "; run 'dojo store rebuild'",
-                   b->log_path, b->n[0], b->drive->n_frames);
+                   b->log_path, b->n_frames, b->drive->n_frames);
     if (!s) s = write_shard(b, path, first, n);
     if (!s) s = map_shard(path, b->digest, b->spec, n, out);
   }

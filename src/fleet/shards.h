@@ -5,7 +5,8 @@
  * not there, or damaged, is made again.
  *
  * A shard holds up to DJ__SHARD_FRAMES consecutive frames of one drive, over all splits. A frame is
- * a frame of the first camera asked for; other cameras give their picture nearest in time.
+ * a frame of the drive's first camera, as clips count them; other cameras give their picture
+ * nearest in time.
  */
 #ifndef DOJO_FLEET_SHARDS_H
 #define DOJO_FLEET_SHARDS_H
