@@ -451,9 +451,9 @@ static bytes assemble(parts *p, const fault *f) {
   return (bytes){p->file.data, p->file.size};
 }
 
-#define SPOIL(name, code)                                                                          \
+#define SPOIL(name, ...)                                                                           \
   static void name(parts *p) {                                                                     \
-    code;                                                                                          \
+    __VA_ARGS__;                                                                                   \
   }
 SPOIL(no_schema, p->skip[SCHEMA] = true)
 SPOIL(other_schema, p->r[SUMMARY_SCHEMA].u.schema.name = "Other")
@@ -564,6 +564,292 @@ static void each_fault_is_named_with_its_place(void **state) {
   }
 }
 
+/* ---- rescue ---- */
+
+// Rescues and checks what came out: well-formed, and of messages only what was in the sample.
+static int rescued(const bytes *b, bool seen[N], dj_mcap_recover_report *report) {
+  bytes out;
+  void *data;
+  dj_status s = dj_mcap_recover_memory("sample", b->data, b->size, NULL, NULL, NULL, report, &data,
+                                       &out.size);
+  memset(seen, 0, N * sizeof *seen);
+  if (s == DJ_E_FORMAT) return -1;
+  OK(s);
+  out.data = data;
+  found f = {0};
+  if (problems(&out, &f))
+    fail_msg("the rescued file, byte %llu: %s", (unsigned long long)f.offset, f.text);
+  dj_mcap *m;
+  dj_mcap_iter *it;
+  dj_mcap_message msg;
+  bool more;
+  int n = 0;
+  OK(dj_mcap_open_memory("rescued", out.data, out.size, NULL, &m));
+  OK(dj_mcap_iter_open(m, &(dj_mcap_query){.file_order = true}, &it));
+  for (OK(dj_mcap_iter_next(it, &msg, &more)); more; OK(dj_mcap_iter_next(it, &msg, &more)), n++) {
+    assert_in_range(msg.sequence, 0, N - 1);
+    assert_false(seen[msg.sequence]);
+    seen[msg.sequence] = true;
+    same_message(&msg, (int)msg.sequence);
+    const dj_mcap_channel *c = dj_mcap_channel_by_id(m, msg.channel_id);
+    if (strncmp(c->topic, "recovered/", 10) != 0)
+      assert_string_equal(c->topic, msg.sequence % 2 ? "/two" : "/one");
+  }
+  assert_int_equal(report->messages_saved, n);
+  dj_mcap_iter_close(it);
+  dj_mcap_close(m);
+  free(data);
+  return n;
+}
+
+static void whole_files_are_rescued_whole(void **state) {
+  (void)state;
+  for (int v = 0; v < N_VARIANTS; v++) {
+    bytes b = sample_log(&variants[v]), out;
+    dj_mcap_recover_report report;
+    found f = {0};
+    void *data;
+    OK(dj_mcap_recover_memory("sample", b.data, b.size, NULL, note_problem, &f, &report, &data,
+                              &out.size));
+    assert_true(report.complete);
+    assert_int_equal(f.n, 0);
+    assert_int_equal(report.messages_saved, N);
+    assert_int_equal(report.bytes_lost, 0);
+    out.data = data;
+    read_indexed(&out);
+    free(data);
+    free(b.data);
+  }
+}
+
+typedef struct extent { // of a chunk with the indexes behind it, and the messages in it
+  uint64_t begin, end, behind;
+  int messages;
+} extent;
+
+static size_t extents(const bytes *b, extent *to, size_t cap) {
+  dj_mcap_stream *s;
+  dj_mcap_record r;
+  bool more;
+  size_t n = 0;
+  OK(dj_mcap_stream_open_memory(b->data, b->size, NULL, true, &s));
+  for (OK(dj_mcap_stream_next(s, &r, &more)); more; OK(dj_mcap_stream_next(s, &r, &more))) {
+    if (r.opcode == DJ_MCAP_CHUNK) {
+      assert_true(n < cap);
+      to[n++] = (extent){r.offset, r.offset + r.length, r.offset + r.length, 0};
+    } else if (r.opcode == DJ_MCAP_MESSAGE_INDEX) {
+      to[n - 1].messages += (int)r.u.message_index.n;
+      to[n - 1].behind = r.offset + r.length;
+    }
+  }
+  dj_mcap_stream_close(s);
+  return n;
+}
+
+// Every chunk before the cut is saved, wherever that is.
+static void every_cut_is_survived(void **state) {
+  (void)state;
+  const int chunked[] = {1, 2, 9};
+  for (size_t v = 0; v < sizeof chunked / sizeof *chunked; v++) {
+    bytes b = sample_log(&variants[chunked[v]]);
+    extent e[64];
+    bool seen[N];
+    size_t n = extents(&b, e, 64);
+    for (size_t keep = 0; keep <= b.size; keep++) {
+      dj_mcap_recover_report report;
+      int got = rescued(&(bytes){b.data, keep}, seen, &report), want = 0;
+      for (size_t i = 0; i < n; i++) want += e[i].end <= keep ? e[i].messages : 0;
+      if (keep < DJ__MCAP_MAGIC)
+        assert_int_equal(got, -1);
+      else if (got < want)
+        fail_msg("variant %d cut to %zu: %d messages, wanted %d", chunked[v], keep, got, want);
+    }
+    free(b.data);
+  }
+}
+
+// A flipped bit costs at most the messages of the chunk it is in, and is never taken for good.
+static void every_flipped_bit_is_survived(void **state) {
+  (void)state;
+  const int chunked[] = {0, 1, 2};
+  for (size_t v = 0; v < sizeof chunked / sizeof *chunked; v++) {
+    bytes b = sample_log(&variants[chunked[v]]);
+    extent e[64];
+    bool seen[N];
+    size_t n = extents(&b, e, 64), hit = 0;
+    for (size_t i = 0; i < b.size; i++) {
+      while (hit < n && i >= e[hit].behind) hit++;
+      bool inside = hit < n && i >= e[hit].begin && i < e[hit].end;
+      dj_mcap_recover_report report;
+      int bit = i % 2 ? 0 : 7;
+      b.data[i] ^= (unsigned char)(1u << bit);
+      int got = rescued(&b, seen, &report), want = N - (inside ? e[hit].messages : 0);
+      if (got < want)
+        fail_msg("variant %d, bit %d of byte %zu: %d messages, wanted %d", chunked[v], bit, i, got,
+                 want);
+      if (got < N) assert_false(report.complete);
+      b.data[i] ^= (unsigned char)(1u << bit);
+    }
+    free(b.data);
+  }
+}
+
+static void what_a_lost_chunk_held_is_counted(void **state) {
+  (void)state;
+  bytes b = sample_log(&variants[0]);
+  extent e[64];
+  size_t n = extents(&b, e, 64);
+  assert_true(n > 3);
+  b.data[e[2].end - 3] ^= 1;
+  dj_mcap_recover_report report;
+  bool seen[N];
+  assert_int_equal(rescued(&b, seen, &report), N - e[2].messages);
+  assert_int_equal(report.messages_lost, e[2].messages);
+  assert_int_equal(report.chunks_lost, 1);
+  assert_int_equal(report.chunks_saved, n - 1);
+  assert_int_equal(report.bytes_lost, e[2].end - e[2].begin);
+  // Without its summary and its first chunk, which defines all: channels get names, messages stay.
+  b.data[e[0].begin + 60] ^= 1;
+  assert_int_equal(rescued(&(bytes){b.data, e[n - 1].end}, seen, &report),
+                   N - e[0].messages - e[2].messages);
+  free(b.data);
+}
+
+/* ---- hostile files ---- */
+SPOIL(twice, p->r[ATTACHMENT_INDEX] = p->r[CHUNK_INDEX];
+      p->r[STATISTICS].u.statistics.chunk_count = 2;
+      p->r[STATISTICS].u.statistics.attachment_count = 0)
+SPOIL(index_list_twice, static dj_mcap_channel_number two[2]; two[0] = two[1] = p->offsets[0];
+      p->r[CHUNK_INDEX].u.chunk_index.offsets = two; p->r[CHUNK_INDEX].u.chunk_index.n_offsets = 2)
+SPOIL(itself, p->r[CHUNK_INDEX].u.chunk_index.chunk_offset = p->file.size;
+      p->r[CHUNK_INDEX].u.chunk_index.n_offsets = 0)
+SPOIL(far_away, p->r[CHUNK_INDEX].u.chunk_index.chunk_offset = UINT64_MAX / 2)
+SPOIL(endless, p->r[CHUNK_INDEX].u.chunk_index.message_index_length = UINT64_MAX - 100)
+SPOIL(huge_claim, p->r[CHUNK].u.chunk.compression = "zstd";
+      p->r[CHUNK].u.chunk.uncompressed_size = UINT64_C(1) << 63)
+
+static const fault hostile[] = {
+    {"a chunk twice", NULL, twice, 0, "two chunks over each other"},
+    {"a MessageIndex twice", NULL, index_list_twice, 0, "lists a MessageIndex twice"},
+    {"an index of itself", NULL, itself, 0, "points to a "},
+    {"beyond the end", NULL, far_away, 0, "outside of the file"},
+    {"an endless index", NULL, endless, 0, "outside of the file"},
+    {"an index in nowhere", NULL, ci_index, 0, "only 0 bytes are left"},
+    {"an offset in nowhere", index_offset, NULL, 0, "only 0 bytes are left"},
+    {"a wrong time", index_time, NULL, 0, "the index says channel 3 at 11 ns"},
+    {"2^64 bytes", chunk_huge, NULL, 0, "at most 268435456 are read"},
+    {"2^63 bytes of zstd", huge_claim, NULL, 0, "at most 268435456 are read"},
+    {"not lz4", chunk_lz4, NULL, 0, "lz4 chunk of"},
+    {"a summary outside", NULL, footer_offsets, -1, ""},
+};
+
+static dj_status read_all_messages(const bytes *b) {
+  dj_mcap *m;
+  dj_mcap_iter *it;
+  dj_mcap_message msg;
+  bool more = true;
+  DJ_TRY(dj_mcap_open_memory("hostile", b->data, b->size, NULL, &m));
+  dj_status s = dj_mcap_iter_open(m, NULL, &it);
+  while (!s && more) s = dj_mcap_iter_next(it, &msg, &more);
+  dj_mcap_iter_close(it);
+  dj_mcap_close(m);
+  return s;
+}
+
+static void hostile_indexes_are_refused(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
+    parts p;
+    bytes b = assemble(&p, &hostile[i]);
+    dj_status s = read_all_messages(&b);
+    if (hostile[i].where < 0)
+      assert_int_equal(s, DJ_OK); // nothing that a reader needs
+    else if (!s || !strstr(dj_error_message(), hostile[i].words))
+      fail_msg("%s: '%s' is not in '%s'", hostile[i].name, hostile[i].words,
+               s ? dj_error_message() : "success");
+    dj__buf_free(&p.file);
+    dj__buf_free(&p.inside);
+  }
+}
+
+// 200 MB of zeros in a few KB: what is taken is what the limit allows, however the size is stated.
+static void bombs_do_not_go_off(void **state) {
+  (void)state;
+  enum { BIG = 200 << 20 };
+  unsigned char *zeros = calloc(1, BIG);
+  dj__mcap_codec codec = {0};
+  dj__buf packed = {0};
+  OK(dj__mcap_compress(&codec, DJ_MCAP_ZSTD, 1, zeros, BIG, &packed));
+  free(zeros);
+  assert_true(packed.size < 100000);
+  parts p = {0};
+  fill_data(&p);
+  dj_mcap_chunk *c = &p.r[CHUNK].u.chunk;
+  c->compression = "zstd";
+  c->records = packed.data;
+  c->records_size = packed.size;
+  const uint64_t sizes[] = {1000, BIG, UINT64_C(1) << 40};
+  for (int i = 0; i < 3; i++) {
+    c->uncompressed_size = sizes[i];
+    p.file.size = 0;
+    dj__buf_put(&p.file, dj__mcap_magic, DJ__MCAP_MAGIC);
+    for (int k = HEADER; k <= CHUNK; k++) put(&p, k);
+    dj_mcap_stream *s;
+    dj_mcap_record r;
+    bool more;
+    const dj_mcap_limits limits = {.max_chunk = 1 << 20};
+    OK(dj_mcap_stream_open_memory(p.file.data, p.file.size, &limits, false, &s));
+    for (int k = HEADER; k < CHUNK; k++) OK(dj_mcap_stream_next(s, &r, &more));
+    dj_status st = dj_mcap_stream_next(s, &r, &more);
+    assert_int_equal(st, i ? DJ_E_LIMIT : DJ_E_FORMAT);
+    dj_mcap_stream_close(s);
+  }
+  dj__buf_free(&p.file);
+  dj__buf_free(&p.inside);
+  dj__buf_free(&packed);
+  dj__mcap_codec_free(&codec);
+}
+
+// Many chunks of the same time, as writers make them that keep a chunk a topic.
+static void chunks_that_overlap_in_time_are_read_in_order(void **state) {
+  (void)state;
+  enum { TOPICS = 40, EACH = 50 };
+  const dj_mcap_options o = {.compression = DJ_MCAP_ZSTD};
+  dj_mcap_writer *w;
+  OK(dj_mcap_writer_open_memory(&o, &w));
+  for (int t = 0; t < TOPICS; t++) {
+    char topic[16];
+    uint16_t id;
+    (void)snprintf(topic, sizeof topic, "/%d", t);
+    OK(dj_mcap_add_channel(w, 0, topic, "raw", NULL, 0, &id));
+    for (int k = 0; k < EACH; k++)
+      OK(dj_mcap_write(w, &(dj_mcap_message){.channel_id = id,
+                                             .sequence = (uint32_t)k,
+                                             .log_time = (uint64_t)(k * TOPICS + t),
+                                             .data = topic,
+                                             .size = strlen(topic)}));
+    OK(dj_mcap_end_chunk(w));
+  }
+  void *data;
+  size_t size;
+  OK(dj_mcap_writer_close_memory(w, &data, &size));
+  dj_mcap *m;
+  dj_mcap_iter *it;
+  dj_mcap_message msg;
+  bool more;
+  OK(dj_mcap_open_memory("overlap", data, size, NULL, &m));
+  OK(dj_mcap_iter_open(m, NULL, &it));
+  for (int i = 0; i < TOPICS * EACH; i++) {
+    OK(dj_mcap_iter_next(it, &msg, &more));
+    assert_true(more);
+    assert_int_equal(msg.log_time, i);
+    assert_int_equal(msg.sequence, i / TOPICS);
+  }
+  dj_mcap_iter_close(it);
+  dj_mcap_close(m);
+  free(data);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(round_trip),
@@ -572,6 +858,13 @@ int main(void) {
       cmocka_unit_test(every_flipped_bit_is_found),
       cmocka_unit_test(every_cut_is_found),
       cmocka_unit_test(each_fault_is_named_with_its_place),
+      cmocka_unit_test(whole_files_are_rescued_whole),
+      cmocka_unit_test(every_cut_is_survived),
+      cmocka_unit_test(every_flipped_bit_is_survived),
+      cmocka_unit_test(what_a_lost_chunk_held_is_counted),
+      cmocka_unit_test(hostile_indexes_are_refused),
+      cmocka_unit_test(bombs_do_not_go_off),
+      cmocka_unit_test(chunks_that_overlap_in_time_are_read_in_order),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

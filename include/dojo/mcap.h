@@ -382,16 +382,23 @@ dj_status dj_mcap_check_memory(const void *data, size_t size, const dj_mcap_limi
                                dj_mcap_check_report *report);
 
 typedef struct dj_mcap_recover_report {
-  uint64_t bytes_in, bytes_lost; /* lost: in records that could not be read */
-  uint64_t chunks_saved, chunks_lost;
-  uint64_t messages_saved, attachments_saved, attachments_lost, metadata_saved;
-  uint64_t messages_lost; /* without a chunk, or within one that could be read in part */
-  bool complete;          /* the file was whole: everything is in the new one */
+  uint64_t bytes_in, bytes_lost; /* lost: in records that could not be read, or could in part */
+  uint64_t chunks_saved, chunks_lost; /* lost: wholly or in part */
+  uint64_t messages_saved;
+  uint64_t messages_lost; /* as far as summary and indexes tell */
+  uint64_t attachments_saved, attachments_lost, metadata_saved;
+  bool complete; /* nothing is lost: all could be read, up to the end of the data section */
 } dj_mcap_recover_report;
 /* Copies every complete chunk and record of a cut or damaged file to a new, well-formed one
- * (written to a temporary name first; `out` may not be `in`). `problem` may be NULL. DJ_E_FORMAT
- * when the file does not begin as MCAP and nothing of it can be read. */
+ * (written to a temporary name first; `out` may not be `in`, by whatever name). Chunks are taken
+ * over as they are; of a cut one the messages up to the cut are kept. A channel whose definition is
+ * lost is kept as "recovered/channel-ID". `problem` and `report` may be NULL. DJ_E_FORMAT when the
+ * file does not begin as MCAP and no chunk is found in it. */
 dj_status dj_mcap_recover(const char *in, const char *out, const dj_mcap_limits *l,
                           dj_mcap_problem_fn *problem, void *user, dj_mcap_recover_report *report);
+/* The same in memory: free(*out). */
+dj_status dj_mcap_recover_memory(const char *name, const void *data, size_t size,
+                                 const dj_mcap_limits *l, dj_mcap_problem_fn *problem, void *user,
+                                 dj_mcap_recover_report *report, void **out, size_t *out_size);
 
 #endif

@@ -153,15 +153,15 @@ static int report_rescue(const char *command, const char *in, const char *out,
                   dj__json_u64(r->attachments_lost), "metadata_saved",
                   dj__json_u64(r->metadata_saved), "problems", json_incref(list)));
   (void)printf("%s: %s\n", out,
-               r->complete ? "complete: the log was whole" : "rescued from a damaged log");
+               r->complete ? "complete, nothing is lost" : "rescued from a damaged log");
   (void)printf("  saved  %" PRIu64 " messages, %" PRIu64 " chunks, %" PRIu64
                " attachments, %" PRIu64 " metadata records\n",
                r->messages_saved, r->chunks_saved, r->attachments_saved, r->metadata_saved);
   if (!r->complete)
     (void)printf("  lost   %" PRIu64 " of %" PRIu64 " bytes: %" PRIu64
-                 " chunks (wholly or in part), %" PRIu64 " attachments, %" PRIu64
-                 " messages without a definition\n",
-                 r->bytes_lost, r->bytes_in, r->chunks_lost, r->attachments_lost, r->messages_lost);
+                 " chunks (wholly or in part), at least %" PRIu64 " messages, %" PRIu64
+                 " attachments\n",
+                 r->bytes_lost, r->bytes_in, r->chunks_lost, r->messages_lost, r->attachments_lost);
   return 0;
 }
 

@@ -1,14 +1,17 @@
 /*
  * Reading an MCAP file through its index: the file is mapped, the summary decoded once, chunks
- * uncompressed when a message in them is asked for (up to four are kept; uncompressed ones are read
- * in place).
+ * uncompressed when a message in them is asked for (the last four are kept, and up to 64 once
+ * chunks are asked for again, as when their times overlap; uncompressed ones are read in place).
  *
  * What the summary lacks is found by a scan of the data section: when there is no Statistics record
  * to vouch for the lists, or its counts differ from them. Where messages lie is worked out on first
  * use, from the MessageIndex records where a chunk has them, else by walking through the chunk.
  *
  * Every offset and size from the file is checked against the file before it is used; memory is
- * bounded by dj_mcap_limits. Streaming, checking and rescue are in files of their own.
+ * bounded by dj_mcap_limits. What the index says of where messages lie must be consistent: chunks
+ * and the MessageIndex records behind them do not overlap and are used once, so a list of messages
+ * is never longer than the bytes that make it. Streaming, checking and rescue are in files of their
+ * own.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +20,7 @@
 #include "base/fs.h"
 #include "fleet/mcap_wire.h"
 
-enum { CACHE = 4 };
+enum { CACHE = 64, FEWEST_SLOTS = 4, IDS = 65536 };
 
 typedef struct list {
   void *data;
@@ -50,12 +53,17 @@ struct dj_mcap {
   dj_mcap_footer footer;
   dj_mcap_statistics *statistics;
   list schemas, channels, chunks, attachments, metadata;
-  list loose; // dj_mcap_entry of messages outside of chunks, in file order
-  list index; // per_channel, made on first use
+  uint32_t *schema_at, *channel_at; // (IDS) place in the list + 1; 0: none
+  list loose;                       // dj_mcap_entry of messages outside of chunks, in file order
+  list index;                       // per_channel, one for each channel, made on first use
   bool indexed;
   uint64_t index_bytes;
   dj__mcap_codec codec;
   cached cache[CACHE];
+  int slots;             // of the cache that are in use
+  uint64_t cached_bytes; // in all buffers
+  uint32_t gone[CACHE];  // chunks that had to leave the cache last, + 1
+  unsigned gone_at;
   uint64_t clock;
 };
 
@@ -75,12 +83,25 @@ static dj_status at_offset(const dj_mcap *m, dj_status s, uint64_t offset) {
   return dj_error_context(s, "%s: byte %llu", m->name, (unsigned long long)offset);
 }
 
-/* Decodes the record at `offset`, which must end at or before `end`. */
+/* Records that a reader has no use for, and definitions of ids that are known: the first one holds,
+ * and a copy in each of many chunks takes no memory. */
+static bool skipped(const dj_mcap *m, uint8_t op, const unsigned char *body, uint64_t length) {
+  if (op == DJ_MCAP_MESSAGE_INDEX || op == DJ_MCAP_SUMMARY_OFFSET) return true;
+  if (length < 2 || (op != DJ_MCAP_SCHEMA && op != DJ_MCAP_CHANNEL)) return false;
+  uint16_t id = dj__mcap_u16(body);
+  return (op == DJ_MCAP_SCHEMA ? m->schema_at : m->channel_at)[id] != 0;
+}
+
+/* Decodes the record at `offset`, which must end at or before `end`; one that is skipped gets
+ * opcode 0. */
 static dj_status record_at(dj_mcap *m, uint64_t offset, uint64_t end, dj_mcap_record *r,
                            const unsigned char **body) {
   uint64_t length;
   dj_status s = dj__mcap_frame(m->data, end, offset, &r->opcode, body, &length);
-  if (!s) s = dj__mcap_decode(r->opcode, *body, length, &m->arena, r);
+  if (!s && skipped(m, r->opcode, *body, length))
+    r->opcode = 0;
+  else if (!s)
+    s = dj__mcap_decode(r->opcode, *body, length, &m->arena, r);
   if (s) return at_offset(m, s, offset);
   r->offset = offset;
   r->length = DJ__MCAP_FRAME + length;
@@ -90,73 +111,125 @@ static dj_status record_at(dj_mcap *m, uint64_t offset, uint64_t end, dj_mcap_re
 
 /* Adds a schema or channel unless one of that id is there. */
 static dj_status add_schema(dj_mcap *m, const dj_mcap_schema *c) {
-  if (dj_mcap_schema_by_id(m, c->id)) return DJ_OK;
+  if (m->schema_at[c->id]) return DJ_OK;
   dj_mcap_schema copy = *c; // data may lie in a chunk that is not kept
   copy.data = dj__arena_copy(&m->arena, c->data, c->size);
-  return copy.data || !c->size ? push(&m->schemas, &copy, sizeof copy) : DJ_E_NOMEM;
+  if (!copy.data && c->size) return DJ_E_NOMEM;
+  DJ_TRY(push(&m->schemas, &copy, sizeof copy));
+  m->schema_at[c->id] = (uint32_t)m->schemas.n;
+  return DJ_OK;
 }
 
 static dj_status add_channel(dj_mcap *m, const dj_mcap_channel *c) {
-  return dj_mcap_channel_by_id(m, c->id) ? DJ_OK : push(&m->channels, c, sizeof *c);
+  if (m->channel_at[c->id]) return DJ_OK;
+  DJ_TRY(push(&m->channels, c, sizeof *c));
+  m->channel_at[c->id] = (uint32_t)m->channels.n;
+  return DJ_OK;
 }
 
 /* ---- chunks ---- */
 
+static void drop_slot(dj_mcap *m, cached *c) {
+  free(c->buffer);
+  m->cached_bytes -= c->cap;
+  *c = (cached){0};
+}
+
+static cached *oldest_slot(dj_mcap *m) {
+  cached *slot = &m->cache[0];
+  for (int i = 0; i < m->slots; i++) {
+    cached *c = &m->cache[i];
+    if (!c->used) return c;
+    if (c->stamp < slot->stamp) slot = c;
+  }
+  return slot;
+}
+
+/* A slot for chunk `index`. The cache grows when a chunk comes back that left it lately. */
+static cached *take_slot(dj_mcap *m, uint32_t index) {
+  bool again = false;
+  for (int i = 0; i < CACHE; i++) again = again || m->gone[i] == index + 1;
+  if (again && m->slots < CACHE) m->slots *= 2;
+  cached *slot = oldest_slot(m);
+  if (slot->used) m->gone[m->gone_at++ % CACHE] = slot->chunk + 1;
+  slot->used = false;
+  return slot;
+}
+
+/* Gives the slot a buffer of `size` bytes; buffers that were not used for longest go when all of
+ * them would be more than 4 * max_chunk. */
+static dj_status take_buffer(dj_mcap *m, cached *slot, uint64_t size) {
+  if (slot->cap >= size) return DJ_OK;
+  drop_slot(m, slot);
+  while (m->cached_bytes + size > FEWEST_SLOTS * m->limits.max_chunk) {
+    cached *old = NULL;
+    for (int i = 0; i < m->slots; i++)
+      if (m->cache[i].cap && (!old || m->cache[i].stamp < old->stamp)) old = &m->cache[i];
+    if (!old) break;
+    drop_slot(m, old);
+  }
+  slot->buffer = malloc((size_t)size);
+  if (!slot->buffer)
+    return dj_error(DJ_E_NOMEM, "no memory for a chunk of %llu bytes", (unsigned long long)size);
+  slot->cap = (size_t)size;
+  m->cached_bytes += size;
+  return DJ_OK;
+}
+
+static dj_status fill_slot(dj_mcap *m, cached *slot, const dj_mcap_chunk *c) {
+  if (c->uncompressed_size > m->limits.max_chunk)
+    return dj_error(DJ_E_LIMIT, "a chunk of %llu bytes uncompressed; at most %llu are read",
+                    (unsigned long long)c->uncompressed_size,
+                    (unsigned long long)m->limits.max_chunk);
+  if (!c->compression[0]) {
+    if (c->uncompressed_size != c->records_size)
+      return dj_error(DJ_E_FORMAT, "an uncompressed chunk says %llu bytes and holds %llu",
+                      (unsigned long long)c->uncompressed_size,
+                      (unsigned long long)c->records_size);
+    slot->data = c->records;
+  } else {
+    DJ_TRY(take_buffer(m, slot, c->uncompressed_size ? c->uncompressed_size : 1));
+    DJ_TRY(dj__mcap_decompress(&m->codec, c->compression, c->records, (size_t)c->records_size,
+                               slot->buffer, (size_t)c->uncompressed_size));
+    slot->data = slot->buffer;
+  }
+  if (c->uncompressed_crc && !m->limits.skip_crc &&
+      dj__crc32(0, slot->data, (size_t)c->uncompressed_size) != c->uncompressed_crc)
+    return dj_error(DJ_E_FORMAT, "the chunk's CRC does not match its records: the file is damaged; "
+                                 "`dojo log recover` rescues the other chunks");
+  slot->size = c->uncompressed_size;
+  return DJ_OK;
+}
+
+/* Uncompresses the chunk at `offset` into a slot. */
+static dj_status read_chunk(dj_mcap *m, uint64_t offset, cached *slot) {
+  dj_mcap_record r = {0};
+  const unsigned char *body;
+  uint64_t length;
+  uint8_t op;
+  dj__arena scratch = {0}; // the name of the compression: a chunk may be read any number of times
+  dj_status s = dj__mcap_frame(m->data, m->size, offset, &op, &body, &length);
+  if (!s && op != DJ_MCAP_CHUNK)
+    s = dj_error(DJ_E_FORMAT, "the chunk index points to a %s record", dj_mcap_op_name(op));
+  if (!s) s = dj__mcap_decode(op, body, length, &scratch, &r);
+  if (!s) s = fill_slot(m, slot, &r.u.chunk);
+  dj__arena_free(&scratch);
+  return s ? at_offset(m, s, offset) : DJ_OK;
+}
+
 /* Uncompressed records of a chunk, through the cache. */
 static dj_status load_chunk(dj_mcap *m, uint32_t index, const unsigned char **data,
                             uint64_t *size) {
-  cached *slot = &m->cache[0];
-  for (int i = 0; i < CACHE; i++) {
-    cached *c = &m->cache[i];
-    if (c->used && c->chunk == index) {
-      c->stamp = ++m->clock;
-      *data = c->data;
-      *size = c->size;
-      return DJ_OK;
-    }
-    if (!c->used || (slot->used && c->stamp < slot->stamp)) slot = c;
+  cached *slot = NULL;
+  for (int i = 0; i < m->slots && !slot; i++)
+    if (m->cache[i].used && m->cache[i].chunk == index) slot = &m->cache[i];
+  if (!slot) {
+    slot = take_slot(m, index);
+    DJ_TRY(read_chunk(m, ((dj_mcap_chunk_index *)m->chunks.data)[index].chunk_offset, slot));
+    slot->used = true;
+    slot->chunk = index;
   }
-  const dj_mcap_chunk_index *ci = (dj_mcap_chunk_index *)m->chunks.data + index;
-  dj_mcap_record r = {0};
-  const unsigned char *body;
-  DJ_TRY(record_at(m, ci->chunk_offset, m->size, &r, &body));
-  dj_status s = DJ_OK;
-  if (r.opcode != DJ_MCAP_CHUNK)
-    s = dj_error(DJ_E_FORMAT, "the chunk index points to a %s record", dj_mcap_op_name(r.opcode));
-  const dj_mcap_chunk *c = &r.u.chunk;
-  if (!s && c->uncompressed_size > m->limits.max_chunk)
-    s = dj_error(DJ_E_LIMIT, "a chunk of %llu bytes uncompressed; at most %llu are read",
-                 (unsigned long long)c->uncompressed_size, (unsigned long long)m->limits.max_chunk);
-  slot->used = false;
-  if (!s && !c->compression[0]) {
-    if (c->uncompressed_size != c->records_size)
-      s = dj_error(DJ_E_FORMAT, "an uncompressed chunk says %llu bytes and holds %llu",
-                   (unsigned long long)c->uncompressed_size, (unsigned long long)c->records_size);
-    slot->data = c->records;
-  } else if (!s) {
-    if (slot->cap < c->uncompressed_size) {
-      unsigned char *p = realloc(slot->buffer, (size_t)c->uncompressed_size);
-      if (!p)
-        return at_offset(m,
-                         dj_error(DJ_E_NOMEM, "no memory for a chunk of %llu bytes",
-                                  (unsigned long long)c->uncompressed_size),
-                         ci->chunk_offset);
-      slot->buffer = p;
-      slot->cap = (size_t)c->uncompressed_size;
-    }
-    s = dj__mcap_decompress(&m->codec, c->compression, c->records, (size_t)c->records_size,
-                            slot->buffer, (size_t)c->uncompressed_size);
-    slot->data = slot->buffer;
-  }
-  if (!s && c->uncompressed_crc && !m->limits.skip_crc &&
-      dj__crc32(0, slot->data, (size_t)c->uncompressed_size) != c->uncompressed_crc)
-    s = dj_error(DJ_E_FORMAT, "the chunk's CRC does not match its records: the file is damaged; "
-                              "`dojo log recover` rescues the other chunks");
-  if (s) return at_offset(m, s, ci->chunk_offset);
-  slot->used = true;
-  slot->chunk = index;
   slot->stamp = ++m->clock;
-  slot->size = c->uncompressed_size;
   *data = slot->data;
   *size = slot->size;
   return DJ_OK;
@@ -187,7 +260,7 @@ static dj_status find_definitions(dj_mcap *m, uint32_t chunk, uint64_t offset, u
                                   const unsigned char *body, uint64_t length) {
   (void)chunk;
   (void)offset;
-  if (op != DJ_MCAP_SCHEMA && op != DJ_MCAP_CHANNEL) return DJ_OK;
+  if ((op != DJ_MCAP_SCHEMA && op != DJ_MCAP_CHANNEL) || skipped(m, op, body, length)) return DJ_OK;
   dj_mcap_record r = {0};
   DJ_TRY(dj__mcap_decode(op, body, length, &m->arena, &r));
   return op == DJ_MCAP_SCHEMA ? add_schema(m, &r.u.schema) : add_channel(m, &r.u.channel);
@@ -295,6 +368,8 @@ static dj_status scan_record(dj_mcap *m, const dj_mcap_record *r) {
 /* Makes all lists anew from the data section. */
 static dj_status scan(dj_mcap *m, uint64_t first, uint64_t end) {
   m->schemas.n = m->channels.n = m->chunks.n = m->attachments.n = m->metadata.n = 0;
+  memset(m->schema_at, 0, IDS * sizeof *m->schema_at);
+  memset(m->channel_at, 0, IDS * sizeof *m->channel_at);
   dj_mcap_record r = {0};
   const unsigned char *body;
   for (uint64_t at = first; at < end; at += r.length) {
@@ -341,7 +416,15 @@ static dj_mcap *new_mcap(const char *name, const dj_mcap_limits *l) {
     dj_error(DJ_E_NOMEM, "%s: out of memory", name);
     return NULL;
   }
+  m->schema_at = calloc(IDS, sizeof *m->schema_at);
+  m->channel_at = calloc(IDS, sizeof *m->channel_at);
   m->name = dj__strf("%s", name);
+  m->slots = FEWEST_SLOTS;
+  if (!m->schema_at || !m->channel_at) {
+    dj_mcap_close(m);
+    dj_error(DJ_E_NOMEM, "%s: out of memory", name);
+    return NULL;
+  }
   if (l) m->limits = *l;
   if (!m->limits.max_chunk) m->limits.max_chunk = (uint64_t)256 << 20;
   if (!m->limits.max_index) m->limits.max_index = (uint64_t)2 << 30;
@@ -389,6 +472,8 @@ void dj_mcap_close(dj_mcap *m) {
   free(m->attachments.data);
   free(m->metadata.data);
   free(m->loose.data);
+  free(m->schema_at);
+  free(m->channel_at);
   dj__mcap_codec_free(&m->codec);
   dj__arena_free(&m->arena);
   dj__map_close(&m->map);
@@ -427,16 +512,12 @@ const dj_mcap_metadata_index *dj_mcap_metadata_list(const dj_mcap *m, size_t *n)
   return m->metadata.data;
 }
 const dj_mcap_schema *dj_mcap_schema_by_id(const dj_mcap *m, uint16_t id) {
-  const dj_mcap_schema *s = m->schemas.data;
-  for (size_t i = 0; i < m->schemas.n; i++)
-    if (s[i].id == id) return &s[i];
-  return NULL;
+  uint32_t at = m->schema_at[id];
+  return at ? (dj_mcap_schema *)m->schemas.data + at - 1 : NULL;
 }
 const dj_mcap_channel *dj_mcap_channel_by_id(const dj_mcap *m, uint16_t id) {
-  const dj_mcap_channel *c = m->channels.data;
-  for (size_t i = 0; i < m->channels.n; i++)
-    if (c[i].id == id) return &c[i];
-  return NULL;
+  uint32_t at = m->channel_at[id];
+  return at ? (dj_mcap_channel *)m->channels.data + at - 1 : NULL;
 }
 const dj_mcap_channel *dj_mcap_channel_by_topic(const dj_mcap *m, const char *topic) {
   const dj_mcap_channel *c = m->channels.data;
@@ -490,17 +571,15 @@ dj_status dj_mcap_find_metadata(dj_mcap *m, const char *name, dj_mcap_metadata *
 
 /* ---- where messages lie ---- */
 static dj_status add_entry(dj_mcap *m, const dj_mcap_entry *e) {
-  per_channel *p = m->index.data;
-  size_t i = 0;
-  while (i < m->index.n && p[i].id != e->channel_id) i++;
-  if (i == m->index.n)
+  uint32_t at = m->channel_at[e->channel_id];
+  if (!at)
     return dj_error(DJ_E_FORMAT, "%s: a message of channel %u, which the file does not define",
                     m->name, e->channel_id);
   m->index_bytes += sizeof *e;
   if (m->index_bytes > m->limits.max_index)
     return dj_error(DJ_E_LIMIT, "%s: more messages than the index limit of %llu bytes allows",
                     m->name, (unsigned long long)m->limits.max_index);
-  return push(&p[i].entries, e, sizeof *e);
+  return push(&((per_channel *)m->index.data)[at - 1].entries, e, sizeof *e);
 }
 
 static dj_status index_message(dj_mcap *m, uint32_t chunk, uint64_t offset, uint8_t op,
@@ -514,30 +593,81 @@ static dj_status index_message(dj_mcap *m, uint32_t chunk, uint64_t offset, uint
   return add_entry(m, &(dj_mcap_entry){msg.log_time, offset, chunk, msg.channel_id});
 }
 
-/* From the MessageIndex records of a chunk. */
+/* One MessageIndex record of chunk `chunk`, which must end at or before `end`. */
+static dj_status index_from_record(dj_mcap *m, uint32_t chunk, uint64_t at, uint64_t end,
+                                   uint64_t *used) {
+  uint64_t length;
+  uint8_t op;
+  const unsigned char *body;
+  dj_mcap_record r = {0};
+  dj__arena scratch = {0}; // entries go into our own lists
+  DJ_TRY(dj__mcap_frame(m->data, end, at, &op, &body, &length));
+  if (op != DJ_MCAP_MESSAGE_INDEX)
+    return dj_error(DJ_E_FORMAT, "the index says MessageIndex, the record is a %s",
+                    dj_mcap_op_name(op));
+  *used += DJ__MCAP_FRAME + length;
+  dj_status s = dj__mcap_decode(op, body, length, &scratch, &r);
+  const dj_mcap_message_index *mi = &r.u.message_index;
+  for (size_t k = 0; !s && k < mi->n; k++)
+    s = add_entry(
+        m, &(dj_mcap_entry){mi->entries[k].log_time, mi->entries[k].offset, chunk, mi->channel_id});
+  dj__arena_free(&scratch);
+  return s;
+}
+
+/* From the MessageIndex records behind a chunk (check_regions has seen that they are in the file).
+ * Each may be used once: together they are no longer than the place they have. */
 static dj_status index_from_records(dj_mcap *m, uint32_t chunk) {
   const dj_mcap_chunk_index *ci = (dj_mcap_chunk_index *)m->chunks.data + chunk;
+  uint64_t begin = ci->chunk_offset + ci->chunk_length, used = 0;
   for (size_t i = 0; i < ci->n_offsets; i++) {
-    uint64_t at = ci->offsets[i].value, length;
-    uint8_t op;
-    const unsigned char *body;
-    dj_mcap_record r = {0};
-    dj__arena scratch = {0}; // entries go into our own lists
-    dj_status s = dj__mcap_frame(m->data, m->size, at, &op, &body, &length);
-    if (!s && op != DJ_MCAP_MESSAGE_INDEX) {
-      s = wrong_record(m, at, "MessageIndex", op);
-    } else if (!s) {
-      s = dj__mcap_decode(op, body, length, &scratch, &r);
-    }
-    for (size_t k = 0; !s && k < r.u.message_index.n; k++) {
-      const dj_mcap_index_entry *e = &r.u.message_index.entries[k];
-      s = add_entry(m,
-                    &(dj_mcap_entry){e->log_time, e->offset, chunk, r.u.message_index.channel_id});
-    }
-    dj__arena_free(&scratch);
+    uint64_t at = ci->offsets[i].value;
+    dj_status s = at < begin
+                      ? dj_error(DJ_E_FORMAT, "a MessageIndex before the end of its chunk")
+                      : index_from_record(m, chunk, at, begin + ci->message_index_length, &used);
+    if (!s && used > ci->message_index_length)
+      s = dj_error(DJ_E_FORMAT, "the chunk index lists a MessageIndex twice");
     if (s) return at_offset(m, s, at);
   }
   return DJ_OK;
+}
+
+typedef struct region {
+  uint64_t begin, end;
+} region;
+
+static int by_begin(const void *x, const void *y) {
+  const region *a = x, *b = y;
+  return (a->begin > b->begin) - (a->begin < b->begin);
+}
+
+/* Chunks with the indexes behind them lie in the file and apart from each other. */
+static dj_status check_regions(dj_mcap *m) {
+  const dj_mcap_chunk_index *c = m->chunks.data;
+  region *r = calloc(m->chunks.n + 1, sizeof *r);
+  if (!r) return dj_error(DJ_E_NOMEM, "%s: no memory for %zu chunks", m->name, m->chunks.n);
+  dj_status s = DJ_OK;
+  bool sorted = true;
+  for (size_t i = 0; i < m->chunks.n && !s; i++) {
+    uint64_t begin = c[i].chunk_offset, end;
+    if (__builtin_add_overflow(begin, c[i].chunk_length, &end) ||
+        __builtin_add_overflow(end, c[i].message_index_length, &end) || end > m->size)
+      s = dj_error(DJ_E_FORMAT,
+                   "%s: the index puts chunk %zu at byte %llu with %llu bytes and %llu of indexes, "
+                   "outside of the file",
+                   m->name, i, (unsigned long long)begin, (unsigned long long)c[i].chunk_length,
+                   (unsigned long long)c[i].message_index_length);
+    else
+      r[i] = (region){begin, end};
+    sorted = sorted && (i == 0 || r[i - 1].begin <= begin);
+  }
+  if (!sorted && !s) qsort(r, m->chunks.n, sizeof *r, by_begin);
+  for (size_t i = 1; i < m->chunks.n && !s; i++)
+    if (r[i].begin < r[i - 1].end)
+      s = dj_error(DJ_E_FORMAT, "%s: the index puts two chunks over each other at byte %llu",
+                   m->name, (unsigned long long)r[i].begin);
+  free(r);
+  return s;
 }
 
 static int by_time(const void *x, const void *y) {
@@ -562,6 +692,8 @@ static void sort_entries(list *l, int (*order)(const void *, const void *)) {
 
 static dj_status build_index(dj_mcap *m) {
   if (m->indexed) return DJ_OK;
+  DJ_TRY(check_regions(m));
+  m->index_bytes = m->loose.n * sizeof(dj_mcap_entry);
   for (size_t i = 0; i < m->index.n; i++) free(((per_channel *)m->index.data)[i].entries.data);
   m->index.n = 0; // a build that failed half-way starts again
   const dj_mcap_channel *c = m->channels.data;
@@ -582,14 +714,12 @@ static dj_status build_index(dj_mcap *m) {
 dj_status dj_mcap_channel_entries(dj_mcap *m, uint16_t channel_id, const dj_mcap_entry **entries,
                                   size_t *n) {
   DJ_TRY(build_index(m));
-  const per_channel *p = m->index.data;
-  for (size_t i = 0; i < m->index.n; i++)
-    if (p[i].id == channel_id) {
-      *entries = p[i].entries.data;
-      *n = p[i].entries.n;
-      return DJ_OK;
-    }
-  return dj_error(DJ_E_NOT_FOUND, "%s: no channel %u", m->name, channel_id);
+  uint32_t at = m->channel_at[channel_id];
+  if (!at) return dj_error(DJ_E_NOT_FOUND, "%s: no channel %u", m->name, channel_id);
+  const per_channel *p = (per_channel *)m->index.data + at - 1;
+  *entries = p->entries.data;
+  *n = p->entries.n;
+  return DJ_OK;
 }
 
 dj_status dj_mcap_read_message(dj_mcap *m, const dj_mcap_entry *e, dj_mcap_message *msg) {

@@ -227,6 +227,13 @@ bool dj__mcap_has_channel(const dj_mcap_writer *w, uint16_t id) {
   return id < w->channels_cap && w->channels[id];
 }
 
+bool dj__mcap_agrees_schema(const dj_mcap_writer *w, const dj_mcap_schema *s) {
+  return !dj__mcap_has_schema(w, s->id) || same_schema(w->schemas[s->id], s);
+}
+bool dj__mcap_agrees_channel(const dj_mcap_writer *w, const dj_mcap_channel *c) {
+  return !dj__mcap_has_channel(w, c->id) || same_channel(&w->channels[c->id]->def, c);
+}
+
 // Remembers a new schema under its id; nothing is written.
 static dj_status remember_schema(dj_mcap_writer *w, const dj_mcap_schema *s) {
   void **table = (void **)w->schemas;

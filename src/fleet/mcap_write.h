@@ -9,6 +9,9 @@
  * Known and different: DJ_E_EXISTS. */
 dj_status dj__mcap_define_schema(dj_mcap_writer *w, const dj_mcap_schema *s);
 dj_status dj__mcap_define_channel(dj_mcap_writer *w, const dj_mcap_channel *c);
+/* Could it be defined: is its id free, or does it mean the same? */
+bool dj__mcap_agrees_schema(const dj_mcap_writer *w, const dj_mcap_schema *s);
+bool dj__mcap_agrees_channel(const dj_mcap_writer *w, const dj_mcap_channel *c);
 bool dj__mcap_has_channel(const dj_mcap_writer *w, uint16_t id);
 bool dj__mcap_has_schema(const dj_mcap_writer *w, uint16_t id);
 
