@@ -7,6 +7,7 @@
  */
 #include "cli/bench_steps.h"
 
+#include <assert.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,6 +60,7 @@ static void fill(dj_tensor *t, const char *name, uint64_t key) {
 }
 
 static dj_status build(bench *b) {
+  assert(b->recipe);
   const dj_recipe_train *t = &b->recipe->train;
   dj_val loss = DJ_NONE;
   b->graph = dj_graph_create();
@@ -153,7 +155,7 @@ static void print(const bench *b) {
 
 static dj_status prepare(bench *b, const char *path) {
   const char *p = b->o->precision;
-  if (p && strcmp(p, "f32") && strcmp(p, "bf16"))
+  if (p && strcmp(p, "f32") != 0 && strcmp(p, "bf16") != 0)
     return dj_error(DJ_E_INVALID, "--precision %s: f32 or bf16", p);
   DJ_TRY(dj_recipe_load(path, &b->recipe));
   if (p) b->recipe->train.precision = p[0] == 'b' ? DJ_PRECISION_BF16 : DJ_PRECISION_F32;

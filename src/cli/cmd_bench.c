@@ -64,7 +64,7 @@ static dj_status check_name(const char *name) {
 static dj_status check_args(const args *a) {
   if (a->op) DJ_TRY(check_name(a->op));
   for (int i = 0; i < a->n_ops; i++) DJ_TRY(check_name(a->ops[i]));
-  if (a->dtype && strcmp(a->dtype, "f32") && strcmp(a->dtype, "bf16"))
+  if (a->dtype && strcmp(a->dtype, "f32") != 0 && strcmp(a->dtype, "bf16") != 0)
     return dj_error(DJ_E_INVALID, "--dtype %s: f32 or bf16 (nothing for both)", a->dtype);
   return DJ_OK;
 }
@@ -125,9 +125,9 @@ static dj_status bench_all(const dj__bench_options *o, const dj__peaks *peaks, c
     if (!wanted(a, def->name)) continue;
     for (int i = 0; i < def->n_samples; i++) {
       const dj__sample *s = &def->samples[i];
-      if (!s->bench || (a->sample && strcmp(a->sample, s->label))) continue;
+      if (!s->bench || (a->sample && strcmp(a->sample, s->label) != 0)) continue;
       for (int bf16 = 0; bf16 < 1 + has_bf16; bf16++) {
-        if (a->dtype && strcmp(a->dtype, bf16 ? "bf16" : "f32")) continue;
+        if (a->dtype && strcmp(a->dtype, bf16 ? "bf16" : "f32") != 0) continue;
         DJ_TRY(bench_one(o, peaks, (dj__op)op, s, bf16, rows));
         (*n)++;
       }
@@ -230,7 +230,7 @@ int dj__cmd_bench(int argc, char **argv) {
   if (rc >= 0) return rc;
   if (n == 0) return list();
   bool whole = !strcmp(pos[0], "steps");
-  if (!whole && strcmp(pos[0], "ops"))
+  if (!whole && strcmp(pos[0], "ops") != 0)
     return dj__fail("bench", dj_error(DJ_E_INVALID,
                                       "'%s' cannot be timed; `dojo bench` lists what "
                                       "can",

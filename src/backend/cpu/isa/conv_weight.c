@@ -230,15 +230,16 @@ static const tile *tile_for(int64_t vectors, int64_t k) {
 /* All of one row of windows: sum (run, wide). */
 static void add_window_row(const plan *p, float *sum, terms *t) {
   for (int64_t o = 0; o < p->wide;) {
-    int64_t k = 0, group = o / GROUP * GROUP;
-    const tile *f = NULL;
+    int64_t group = o / GROUP * GROUP, done = 0;
     t->dy_step = p->wide - group < GROUP ? p->wide - group : GROUP;
     t->dy_at = group * p->units + o - group;
-    for (; k < p->run; k += f->k) {
-      f = tile_for((group + t->dy_step - o) / VW, p->run - k);
+    for (int64_t k = 0; k < p->run;) {
+      const tile *f = tile_for((group + t->dy_step - o) / VW, p->run - k);
       (p->pairs ? f->pairs : f->f32)(sum + k * p->wide + o, t, k);
+      k += f->k;
+      done = f->o; /* the same for all k */
     }
-    o += (int64_t)f->o * VW;
+    o += done * VW;
   }
 }
 

@@ -11,6 +11,8 @@
  * Invariants: an output may be the memory of an input of the same shape and dtype; no other
  * overlap.
  */
+#include <assert.h>
+
 #include "backend/cpu/isa/vmath.h"
 #include "engine/ewise.h"
 
@@ -183,10 +185,10 @@ typedef struct plan {
   source in[DJ__FUSED_IN];
   const dj__fused_instr *instr;
   const unsigned char *out;
-  signed char slot[MAX_REG];       /* scratch block, or -1: in place */
-  signed char direct_out[MAX_REG]; /* output written in place by this register, or -1 */
-  bool direct16;                   /* one op, all of it bf16 and of one shape */
-  bool stored[DJ__FUSED_OUT];      /* copied from its register at the end of the block */
+  int16_t slot[MAX_REG];       /* scratch block, or -1: in place */
+  int16_t direct_out[MAX_REG]; /* output written in place by this register, or -1 */
+  bool direct16;               /* one op, all of it bf16 and of one shape */
+  bool stored[DJ__FUSED_OUT];  /* copied from its register at the end of the block */
   int n_slots;
 } plan;
 
@@ -271,13 +273,13 @@ static void assign_slots(plan *p) {
       for (int o = 0; o < r; o++)
         if (p->slot[o] >= 0 && last[o] == r - p->n_in &&
             !(o < p->n_in && (p->in[o].kind == SCALAR || p->in[o].kind == PERIODIC)))
-          busy[(int)p->slot[o]] = false;
+          busy[p->slot[o]] = false;
     }
     if (in_place) continue;
     int s = 0;
     while (busy[s]) s++;
     busy[s] = true;
-    p->slot[r] = (signed char)s;
+    p->slot[r] = (int16_t)s;
     if (s >= p->n_slots) p->n_slots = s + 1;
   }
 }
@@ -304,7 +306,7 @@ static void make_plan(plan *p, const dj__call *c, const dj__fused_instr *instr, 
   for (int k = 0; k < p->n_out; k++) {
     int r = out[k];
     bool direct = r >= p->n_in && c->out[k].dtype == DJ_F32 && p->direct_out[r] < 0;
-    if (direct) p->direct_out[r] = (signed char)k;
+    if (direct) p->direct_out[r] = (int16_t)k;
     p->stored[k] = !direct;
   }
   assign_slots(p);
@@ -314,6 +316,7 @@ static void make_plan(plan *p, const dj__call *c, const dj__fused_instr *instr, 
 /* dst[0..n) = elements from..from+n of a broadcast input. */
 static void fill_general(float *dst, const source *s, const void *data, dj_dtype t, int64_t from,
                          int64_t n) {
+  assert(s->rank > 0); /* a scalar is no GENERAL source */
   int64_t index[DJ_MAX_RANK], rest = from, offset = 0;
   for (int d = s->rank - 1; d >= 0; d--) {
     index[d] = rest % s->dim[d];
@@ -422,6 +425,7 @@ static void plan_for(plan *p, const dj__call *c, dj__fused_instr *one) {
     make_plan(p, c, f->instr, f->n_instr, f->out);
     return;
   }
+  assert(c->n_in >= 1 && c->n_in <= 3 && c->n_out == 1);
   if (c->op == DJ__OP_broadcast) { /* reading the input in the output's shape is all there is */
     *one = (dj__fused_instr){.op = DJ__OP_stop_gradient};
     make_plan(p, c, one, 1, &FIRST[1]);

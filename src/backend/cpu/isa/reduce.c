@@ -11,6 +11,8 @@
  * to share among threads, rows are cut into parts; the number of parts depends on the shape alone
  * and parts are added in order: results are the same for any number of threads.
  */
+#include <assert.h>
+
 #include "backend/cpu/isa/basic.h"
 #include "engine/ops/basic.h"
 
@@ -95,9 +97,10 @@ static fold fold_of(const dj_shape *x, uint32_t axes) {
 DJ__INLINE void add_rows(double *sum, const void *x, const dj_dtype t, int64_t step, int64_t rows,
                          int64_t n) {
   float acc[WIDE];
+  assert(n >= 0 && n <= WIDE);
   for (int64_t r = 0; r < rows;) {
     int64_t fours = (rows - r) / 4 < FLUSH ? (rows - r) / 4 : FLUSH;
-    if (fours == 0) { /* the last one to three */
+    if (fours <= 0) { /* the last one to three */
       for (; r < rows; r++)
         DJ__SIMD for (int64_t i = 0; i < n; i++) sum[i] += (double)ld(x, t, r * step + i);
       return;
