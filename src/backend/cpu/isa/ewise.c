@@ -305,6 +305,7 @@ static void make_plan(plan *p, const dj__call *c, const dj__fused_instr *instr, 
   for (int r = 0; r < p->n_in + n_instr; r++) p->direct_out[r] = -1;
   for (int k = 0; k < p->n_out; k++) {
     int r = out[k];
+    assert(r < p->n_in + n_instr);
     bool direct = r >= p->n_in && c->out[k].dtype == DJ_F32 && p->direct_out[r] < 0;
     if (direct) p->direct_out[r] = (int16_t)k;
     p->stored[k] = !direct;
@@ -419,7 +420,7 @@ static void run_plan(const plan *p, const dj__call *c) {
 }
 
 static void plan_for(plan *p, const dj__call *c, dj__fused_instr *one) {
-  static const unsigned char FIRST[DJ__FUSED_OUT] = {0, 1, 2, 3};
+  static const unsigned char FIRST[3 + DJ__FUSED_OUT] = {0, 1, 2, 3, 4, 5, 6};
   if (c->op == DJ__OP_fused) {
     const dj__fused_attr *f = c->attr;
     make_plan(p, c, f->instr, f->n_instr, f->out);
