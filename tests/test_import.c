@@ -519,6 +519,33 @@ static void broken_kitti(void **state) {
   dj_ingest_report_free(&r);
 }
 
+/* Pictures of two cameras are paired by name; a gap in one of them is no silent shift. */
+static void kitti_two_cameras(void **state) {
+  const char *src = fx_path(*state, "stereo"), *store = fx_path(*state, "S");
+  fx_kitti(src, 12, true);
+  fx_ok(dj__mkdirs(fx_path(src, "image_1")));
+  for (int i = 0; i < 12; i++) {
+    char name[32];
+    (void)snprintf(name, sizeof name, "image_1/%06d.png", i);
+    fx_png(fx_path(src, name), i, FX_W, FX_H);
+  }
+  assert_int_equal(unlink(fx_path(src, "image_1/000004.png")), 0);
+  dj_ingest_report r;
+  FX_ERROR(fx_ingest(src, store, true, &r), DJ_E_FORMAT, "image_1 holds 11 pictures, image_0 12");
+  dj_ingest_report_free(&r);
+  fx_png(fx_path(src, "image_1/000012.png"), 4, FX_W, FX_H);
+  FX_ERROR(fx_ingest(src, store, false, &r), DJ_E_FORMAT, "frame 4 is ",
+           "image_0/000004.png in one");
+  dj_ingest_report_free(&r);
+  assert_int_equal(rename(fx_path(src, "image_1/000012.png"), fx_path(src, "image_1/000004.png")),
+                   0);
+  dj_ingest_drive d = fx_import(src, store);
+  assert_int_equal(d.n_frames, 24);
+  dj_drive *log = fx_open(store, d.name);
+  fx_near(dj_drive_get_info(log)->cameras[1].position[1], -0.5, 1e-12); // 15 / 30 m to the right
+  dj_drive_close(log);
+}
+
 // ---- an import that is killed
 // ---------------------------------------------------------------------
 
@@ -642,6 +669,7 @@ int main(void) {
       FX_TEST(broken_udacity),
       FX_TEST(kitti),
       FX_TEST(broken_kitti),
+      FX_TEST(kitti_two_cameras),
       FX_TEST(killed),
       FX_TEST(two_importers),
       FX_TEST(recorded),

@@ -53,6 +53,12 @@ dj_status dj_error_context(dj_status s, const char *fmt, ...) __attribute__((for
  * ENOTDIR and ELOOP DJ_E_NOT_FOUND, ENOMEM DJ_E_NOMEM, others DJ_E_IO. */
 dj_status dj_error_errno(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+#ifdef __clang_analyzer__ /* which does not see that these never return DJ_OK */
+#define dj_error(s, ...)         ((void)(dj_error)((s), __VA_ARGS__), (s))
+#define dj_error_context(s, ...) ((void)(dj_error_context)((s), __VA_ARGS__), (s))
+#define dj_error_errno(...)      ((void)(dj_error_errno)(__VA_ARGS__), DJ_E_IO)
+#endif
+
 /* Exit code of a program that ends with `s`. */
 static inline int dj_exit_code(dj_status s) {
   return (int)s;

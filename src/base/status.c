@@ -6,6 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+// For the analyzer these are macros around the functions.
+#undef dj_error
+#undef dj_error_context
+#undef dj_error_errno
+
 static _Thread_local char message[2048];
 
 const char *dj_status_text(dj_status s) {

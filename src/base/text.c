@@ -4,7 +4,7 @@
 #include <string.h>
 
 int dj__edit_distance(const char *a, const char *b) {
-  int row[65];
+  int row[65] = {0};
   int la = (int)strnlen(a, 63), lb = (int)strnlen(b, 63);
   for (int j = 0; j <= lb; j++) row[j] = j;
   for (int i = 1; i <= la; i++) {
@@ -23,7 +23,7 @@ int dj__edit_distance(const char *a, const char *b) {
 }
 
 const char *dj__nearest(const char *word, const char *const *names, size_t n) {
-  char low[64], other[64];
+  char low[64] = "", other[64] = "";
   const char *best = NULL;
   int least = (int)strnlen(word, 63) / 3;
   if (least < 1) least = 1;

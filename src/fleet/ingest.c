@@ -246,7 +246,7 @@ static dj_status import_one(dj_store *store, const found *f, const dj_ingest_opt
 
 static dj_status import_all(dj_store *store, const found_list *l, const dj_ingest_options *o,
                             dj_ingest_report *r) {
-  r->drives = calloc(l->n, sizeof *r->drives);
+  r->drives = calloc(l->n + 1, sizeof *r->drives);
   if (!r->drives) return dj_error(DJ_E_NOMEM, "ingest: no memory for %zu drives", l->n);
   for (size_t i = 0; i < l->n; i++) {
     dj_ingest_drive *d = &r->drives[r->n_drives++];

@@ -95,7 +95,7 @@ static void fill_labels(const dj_loader *ld, const dj__draw *draw, dj_batch *b, 
   memcpy(path_mask, s->path_mask + i * DJ_PATH_POINTS, DJ_PATH_POINTS * sizeof *path);
   memset(motion, 0, 3 * sizeof *motion);
   b->motion_mask[at] = before && s->pose_mask[i] > 0 && before->pose_mask[before_i] > 0;
-  if (b->motion_mask[at] > 0)
+  if (before && b->motion_mask[at] > 0)
     dj__labels_motion(before->pose + before_i * 7, s->pose + i * 7, motion);
   dj__augment_labels(draw, &ld->o.augment, control, b->control_mask + at * 3, path, path_mask,
                      motion, b->motion_mask + at);

@@ -385,6 +385,7 @@ dj_status dj_store_get_split(dj_store *s, const char *drive, dj_split_options *o
 /* Cuts a drive anew after its options changed. The log must still be the one in the catalogue. */
 static dj_status recut(dj_store *s, const dj_store_drive *old) {
   char *log = dj_store_log_path(s, old->name);
+  if (!log) return DJ_E_INVALID;
   dj_store_drive d;
   dj_status st = scan_log(s, log, &d);
   free(log);
@@ -653,6 +654,7 @@ static dj_status check_drive(checker *c, const dj_store_drive *d) {
   char *path = dj_store_log_path(c->store, d->name), *have = NULL, *want = NULL;
   dj_store_drive now = {0};
   dj_status st = DJ_OK;
+  if (!path) return DJ_E_INVALID;
   if (!dj__exists(path)) {
     problem(c, d->name, "its log is missing");
   } else if (scan_log(c->store, path, &now)) {

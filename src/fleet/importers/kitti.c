@@ -282,8 +282,13 @@ static dj_status find_cameras(dj__import *im, sequence *q) {
     char **paths;
     size_t n;
     dj_status s = list_pictures(q, i, &paths, &n);
+    if (!s && n && q->n_frames && n != q->n_frames)
+      s = dj_error(DJ_E_FORMAT,
+                   "%s/%s holds %zu pictures, %s %zu: the cameras of a sequence have as many; put "
+                   "the missing ones back, or take the folder away to leave that camera out",
+                   q->path, slots[i].folder, n, slots[q->slot[0]].folder, q->n_frames);
     if (!s && n) s = add_camera(im, q, i, paths, n);
-    if (n && (!q->n_frames || n < q->n_frames)) q->n_frames = n;
+    if (n) q->n_frames = n;
     if (paths) dj__free_names(paths, n);
     if (s) return s;
   }
@@ -321,13 +326,28 @@ static dj_status write_pose(dj__import *im, const sequence *q, size_t i, uint64_
   return dj__import_pose(im, &pose);
 }
 
+// Cameras' pictures of one moment have one name: a picture missing in the middle of a folder would
+// otherwise pair what does not belong together.
+static dj_status same_frame(const dj__import *im, char ***paths, size_t i) {
+  if (!paths[0]) return DJ_OK; // no camera
+  const char *first = strrchr(paths[0][i], '/');
+  for (int k = 1; first && k < im->info.n_cameras; k++) {
+    const char *own = strrchr(paths[k][i], '/');
+    if (own && strcmp(own, first) != 0)
+      return dj_error(DJ_E_FORMAT, "frame %zu is %s in one camera and %s in another", i,
+                      paths[0][i], paths[k][i]);
+  }
+  return DJ_OK;
+}
+
 static dj_status write_frame(dj__import *im, const sequence *q, char ***paths, size_t i) {
   uint64_t t = q->times ? q->times[i] : (uint64_t)llround((double)i * 1e9 / DEFAULT_HZ);
   uint8_t *data[DJ_MAX_CAMERAS] = {NULL};
-  size_t size[DJ_MAX_CAMERAS];
-  const char *format[DJ_MAX_CAMERAS];
+  size_t size[DJ_MAX_CAMERAS] = {0};
+  const char *format[DJ_MAX_CAMERAS] = {NULL};
   if (t == NO_TIME) return DJ_OK;
-  dj_status s = DJ_OK;
+  dj_status s = same_frame(im, paths, i);
+  if (s) return dj__import_bad(im, s);
   bool whole = true;
   for (int k = 0; k < im->info.n_cameras && !s && whole; k++) {
     s = dj__import_load_image(im, k, paths[k][i], &data[k], &size[k], &format[k]);
@@ -347,6 +367,9 @@ static dj_status write_all(dj__import *im, sequence *q) {
   dj_status s = DJ_OK;
   for (int k = 0; k < im->info.n_cameras && !s; k++)
     s = list_pictures(q, q->slot[k], &paths[k], &n[k]);
+  for (int k = 0; k < im->info.n_cameras && !s; k++)
+    if (!paths[k] || n[k] < q->n_frames)
+      s = dj_error(DJ_E_STATE, "%s: its pictures became fewer while it was read", q->path);
   if (!s) s = dj__import_begin(im);
   for (size_t i = 0; i < q->n_frames && !s; i++) {
     s = write_frame(im, q, paths, i);
