@@ -6,6 +6,7 @@
  * what the description says, the offsets, lengths and checksums of the summary among them.
  *
  * The suite is not part of the project: DOJO_DATA or ../shared/data holds it, or the test skips.
+ * With DOJO_CONFORMANCE_OUT=DIR the files are left in DIR for other readers (bench/check_mcap.py).
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -380,6 +381,15 @@ static void read_pointer(const char *path, char sha256[65], size_t *size) {
   free(data);
 }
 
+static void keep_file(const char *name, const void *data, size_t size) {
+  const char *dir = getenv("DOJO_CONFORMANCE_OUT");
+  if (!dir) return;
+  char *path = dj__join(dir, name);
+  (void)strcpy(strrchr(path, '.'), ".mcap");
+  OK(dj__write_file_atomic(path, data, size));
+  free(path);
+}
+
 static bool run_case(const char *dir, const char *name) {
   char *path = dj__join(dir, name), sha256[65], ours[65];
   json_error_t e;
@@ -389,6 +399,7 @@ static bool run_case(const char *dir, const char *name) {
   (void)strcpy(strrchr(path, '.'), ".mcap"); // as long as ".json"
   read_pointer(path, sha256, &want_size);
   void *data = write_case(description, &size);
+  keep_file(name, data, size);
   dj__digest digest;
   dj__digest_init(&digest);
   dj__digest_bytes(&digest, data, size);
