@@ -14,6 +14,7 @@
 #include <assert.h>
 
 #include "backend/cpu/isa/basic.h"
+#include "backend/cpu/isa/nn.h"
 #include "engine/ops/basic.h"
 
 enum {
@@ -93,7 +94,33 @@ static fold fold_of(const dj_shape *x, uint32_t axes) {
 }
 
 /* ---- sum ---- */
-/* sum[i] += x[r * step + i] over r < rows, i < n <= WIDE; n is a multiple of 16 or whatever. */
+/* sum[v * VW ..] += rows of V vectors of x, `step` elements apart; sums of four rows first. */
+#define DJ__ADD_VECTORS(V)                                                                         \
+  DJ__INLINE void add_vectors_##V(double *sum, const void *x, const dj_dtype t, int64_t step,      \
+                                  int64_t fours) {                                                 \
+    vf acc[V] = {{0}};                                                                             \
+    for (int64_t k = 0; k < fours; k++)                                                            \
+      for (int v = 0; v < (V); v++) {                                                              \
+        int64_t i = 4 * k * step + v * VW;                                                         \
+        acc[v] += (v_load(x, t, i) + v_load(x, t, i + step)) +                                     \
+                  (v_load(x, t, i + 2 * step) + v_load(x, t, i + 3 * step));                       \
+      }                                                                                            \
+    for (int v = 0; v < (V); v++)                                                                  \
+      for (int i = 0; i < VW; i++) sum[v * VW + i] += (double)acc[v][i];                           \
+  }
+DJ__ADD_VECTORS(4)
+DJ__ADD_VECTORS(1)
+
+/* Rows that fit into registers, at most `FLUSH` fours of them. */
+DJ__INLINE int64_t add_narrow(double *sum, const void *x, const dj_dtype t, int64_t step,
+                              int64_t fours, int64_t n) {
+  int64_t i = 0;
+  for (; i + 4 * VW <= n; i += 4 * VW) add_vectors_4(sum + i, at(x, t, i), t, step, fours);
+  for (; i + VW <= n; i += VW) add_vectors_1(sum + i, at(x, t, i), t, step, fours);
+  return i;
+}
+
+/* sum[i] += x[r * step + i] over r < rows, i < n <= WIDE. */
 DJ__INLINE void add_rows(double *sum, const void *x, const dj_dtype t, int64_t step, int64_t rows,
                          int64_t n) {
   float acc[WIDE];
@@ -105,18 +132,20 @@ DJ__INLINE void add_rows(double *sum, const void *x, const dj_dtype t, int64_t s
         DJ__SIMD for (int64_t i = 0; i < n; i++) sum[i] += (double)ld(x, t, r * step + i);
       return;
     }
-    for (int64_t k = 0; k < fours; k++, r += 4) {
-      const void *a = at(x, t, r * step), *b = at(x, t, (r + 1) * step),
-                 *c = at(x, t, (r + 2) * step), *d = at(x, t, (r + 3) * step);
+    int64_t done = n <= 2 * NARROW ? add_narrow(sum, at(x, t, r * step), t, step, fours, n) : 0;
+    for (int64_t k = 0; k < fours && done < n; k++) {
+      const void *a = at(x, t, (r + 4 * k) * step), *b = at(a, t, step), *c = at(b, t, step),
+                 *d = at(c, t, step);
       if (k == 0) {
-        DJ__SIMD for (int64_t i = 0; i < n; i++) acc[i] =
+        DJ__SIMD for (int64_t i = done; i < n; i++) acc[i] =
             (ld(a, t, i) + ld(b, t, i)) + (ld(c, t, i) + ld(d, t, i));
       } else {
-        DJ__SIMD for (int64_t i = 0; i < n; i++) acc[i] +=
+        DJ__SIMD for (int64_t i = done; i < n; i++) acc[i] +=
             (ld(a, t, i) + ld(b, t, i)) + (ld(c, t, i) + ld(d, t, i));
       }
     }
-    DJ__SIMD for (int64_t i = 0; i < n; i++) sum[i] += (double)acc[i];
+    DJ__SIMD for (int64_t i = done; i < n; i++) sum[i] += (double)acc[i];
+    r += 4 * fours;
   }
 }
 
@@ -139,7 +168,13 @@ DJ__INLINE void add_matrix(double *sum, const void *x, const dj_dtype t, int64_t
     sum[0] += add_short(x, t, rows);
     return;
   }
-  int64_t join = (NARROW + cols - 1) / cols, wide = rows / join;
+  int64_t join = (NARROW + cols - 1) / cols;
+  for (int64_t j = join; j * cols <= 2 * NARROW; j++) /* whole vectors if that can be */
+    if (j * cols % VW == 0) {
+      join = j;
+      break;
+    }
+  int64_t wide = rows / join;
   if (wide > 0) {
     double joint[2 * NARROW] = {0};
     add_rows(joint, x, t, join * cols, wide, join * cols);
