@@ -349,7 +349,7 @@ static dj_status write_frame(dj__import *im, const sequence *q, char ***paths, s
   dj_status s = same_frame(im, paths, i);
   if (s) return dj__import_bad(im, s);
   bool whole = true;
-  for (int k = 0; k < im->info.n_cameras && !s && whole; k++) {
+  for (int k = 0; k < im->info.n_cameras && paths[k] && !s && whole; k++) {
     s = dj__import_load_image(im, k, paths[k][i], &data[k], &size[k], &format[k]);
     whole = !s;
     if (s) s = dj__import_bad(im, s);
