@@ -157,11 +157,12 @@ static int report_rescue(const char *command, const char *in, const char *out,
   (void)printf("  saved  %" PRIu64 " messages, %" PRIu64 " chunks, %" PRIu64
                " attachments, %" PRIu64 " metadata records\n",
                r->messages_saved, r->chunks_saved, r->attachments_saved, r->metadata_saved);
-  if (!r->complete)
-    (void)printf("  lost   %" PRIu64 " of %" PRIu64 " bytes: %" PRIu64
-                 " chunks (wholly or in part), at least %" PRIu64 " messages, %" PRIu64
-                 " attachments\n",
-                 r->bytes_lost, r->bytes_in, r->chunks_lost, r->messages_lost, r->attachments_lost);
+  if (r->complete) return 0;
+  (void)printf("  lost   %" PRIu64 " of %" PRIu64 " bytes: %" PRIu64
+               " chunks (wholly or in part), %" PRIu64 " attachments",
+               r->bytes_lost, r->bytes_in, r->chunks_lost, r->attachments_lost);
+  if (r->messages_lost) (void)printf(", at least %" PRIu64 " messages", r->messages_lost);
+  (void)puts("");
   return 0;
 }
 

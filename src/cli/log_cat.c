@@ -121,13 +121,15 @@ static bool in_range(const cat *c, uint64_t t) {
 
 static dj_status split_topics(cat *c, const char *list) {
   if (!list) return DJ_OK;
-  int n = 1;
+  size_t n = 1;
   for (const char *p = list; *p; p++) n += *p == ',';
-  c->topics = calloc((size_t)n, sizeof *c->topics);
-  c->seen = calloc((size_t)n, sizeof *c->seen);
-  if (!c->topics || !c->seen) return dj_error(DJ_E_NOMEM, "no memory for %d topics", n);
-  for (const char *p = list; c->n_topics < n; p += strcspn(p, ",") + 1)
-    c->topics[c->n_topics++] = dj__strf("%.*s", (int)strcspn(p, ","), p);
+  char **topics = calloc(n, sizeof(char *));
+  bool *seen = calloc(n, sizeof *seen);
+  c->topics = topics;
+  c->seen = seen;
+  if (!topics || !seen) return dj_error(DJ_E_NOMEM, "no memory for %zu topics", n);
+  for (const char *p = list; (size_t)c->n_topics < n; p += strcspn(p, ",") + 1)
+    topics[c->n_topics++] = dj__strf("%.*s", (int)strcspn(p, ","), p);
   return DJ_OK;
 }
 
@@ -157,7 +159,7 @@ static dj_status learn_channel(cat *c, const dj_mcap_channel *def) {
   for (int i = 0; i < N_TYPES && schema && !strcmp(ch->encoding, "protobuf"); i++)
     if (!strcmp(schema, types[i]->name)) ch->type = types[i];
   ch->wanted = !c->topics;
-  for (int i = 0; i < c->n_topics; i++)
+  for (int i = 0; c->topics && i < c->n_topics; i++)
     if (!strcmp(c->topics[i], ch->topic)) ch->wanted = c->seen[i] = true;
   return DJ_OK;
 }
@@ -197,8 +199,8 @@ static bool put_data(cat *c, const channel *ch, const dj_mcap_message *m) {
 static dj_status print_message(cat *c, const dj_mcap_message *m) {
   const channel *ch = c->channels[m->channel_id];
   if (!ch)
-    return dj_error(DJ_E_FORMAT, "%s: a message of channel %u, which is not defined before it",
-                    c->path, m->channel_id);
+    return dj_error(DJ_E_FORMAT, "a message of channel %u, which is not defined before it",
+                    m->channel_id);
   if (!ch->wanted || !in_range(c, m->log_time)) return DJ_OK;
   dj__buf *b = &c->line;
   b->size = 0;
@@ -317,18 +319,25 @@ static dj_status print_all(cat *c, bool limited) {
   return cat_streamed(c, limited);
 }
 
+static const char *nearest_topic(const cat *c, const char *asked) {
+  const char *near = NULL;
+  int best = 0;
+  for (int k = 0; k < IDS; k++) {
+    const channel *ch = c->channels[k];
+    if (!ch) continue;
+    int d = dj__edit_distance(asked, ch->topic);
+    if (!near || d < best) {
+      best = d;
+      near = ch->topic;
+    }
+  }
+  return near;
+}
+
 static int told_apart(const cat *c, bool limited) {
   for (int i = 0; i < c->n_topics && !enough(c, limited); i++) {
     if (c->seen[i]) continue;
-    const char *near = NULL;
-    int best = 100;
-    for (int k = 0; k < IDS; k++) {
-      int d = c->channels[k] ? dj__edit_distance(c->topics[i], c->channels[k]->topic) : 100;
-      if (d < best) {
-        best = d;
-        near = c->channels[k]->topic;
-      }
-    }
+    const char *near = nearest_topic(c, c->topics[i]);
     char name[128];
     return dj__fail(c->command,
                     near ? dj_error(DJ_E_NOT_FOUND, "%s: no topic '%s'; the nearest is '%s'",

@@ -160,12 +160,12 @@ static void check_statistics(dj__check *c, const dj_mcap_record *r) {
 // ---- groups and summary offsets ----
 
 static dj_status note_group(dj__check *c, const dj_mcap_record *r) {
-  dj__check_group *g = c->groups.data, *last = g ? g + c->groups.n - 1 : NULL;
+  dj__check_group *g = c->groups.data, *last = c->groups.n ? g + c->groups.n - 1 : NULL;
   if (last && last->opcode == r->opcode) {
     last->length += r->length;
     return DJ_OK;
   }
-  for (size_t i = 0; i < c->groups.n; i++)
+  for (size_t i = 0; last && i < c->groups.n; i++)
     if (g[i].opcode == r->opcode) {
       if (!g[i].listed)
         dj__check_problem(c, r->offset, "the %s records of the summary are not together",

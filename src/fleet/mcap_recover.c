@@ -221,14 +221,16 @@ static dj_status take_inside(rescue *r, const unsigned char *data, uint64_t size
   return DJ_OK;
 }
 
-/* Can the definition stay as it is in the new file? */
+/* Can the definition stay as it is in the new file? Not when the chunk has another of that id. */
 static bool definition_fits(rescue *r, const dj_mcap_record *rec) {
   if (rec->opcode == DJ_MCAP_SCHEMA) {
     const dj_mcap_schema *s = &rec->u.schema;
+    if (r->schema_seen[s->id] == r->chunk_number) return false;
     r->schema_seen[s->id] = r->chunk_number;
     return !r->schema_new[s->id] && dj__mcap_agrees_schema(r->out, s);
   }
   const dj_mcap_channel *c = &rec->u.channel;
+  if (r->channel_seen[c->id] == r->chunk_number) return false;
   r->channel_seen[c->id] = r->chunk_number;
   return !r->channel_new[c->id] && dj__mcap_agrees_channel(r->out, c) &&
          (!c->schema_id || r->schema_seen[c->schema_id] == r->chunk_number ||
@@ -490,7 +492,7 @@ static uint64_t record_end(const rescue *r, uint64_t at, uint64_t length, uint64
 static dj_status walk(rescue *r, uint64_t at) {
   uint64_t from = at; // where a search has to begin if what is at `at` is no record
   while (at < r->size) {
-    uint64_t length, lost = r->report->chunks_lost;
+    uint64_t length = 0, lost = r->report->chunks_lost;
     if (!plausible(r, at)) {
       DJ_TRY(skip_damage(r, from, &at, &length));
       if (at >= r->size) return DJ_OK;

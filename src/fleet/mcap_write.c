@@ -197,12 +197,12 @@ static bool same_schema(const dj_mcap_schema *a, const dj_mcap_schema *b) {
 }
 
 static bool same_channel(const dj_mcap_channel *a, const dj_mcap_channel *b) {
-  if (strcmp(a->topic, b->topic) || strcmp(a->message_encoding, b->message_encoding) ||
+  if (strcmp(a->topic, b->topic) != 0 || strcmp(a->message_encoding, b->message_encoding) != 0 ||
       a->schema_id != b->schema_id || a->n_metadata != b->n_metadata)
     return false;
   for (size_t i = 0; i < a->n_metadata; i++)
-    if (strcmp(a->metadata[i].key, b->metadata[i].key) ||
-        strcmp(a->metadata[i].value, b->metadata[i].value))
+    if (strcmp(a->metadata[i].key, b->metadata[i].key) != 0 ||
+        strcmp(a->metadata[i].value, b->metadata[i].value) != 0)
       return false;
   return true;
 }
