@@ -15,7 +15,7 @@ enum {
   MAX_DEPTH = 16,
   MAX_FOLDERS = 4096,
   MAX_FILES = 4 * 1000 * 1000,
-  MAX_IMAGE = 256 << 20,
+
   TELL = 10
 };
 
@@ -176,34 +176,6 @@ dj_status dj__import_image_size(char *const *paths, size_t n, int *w, int *h) {
   return first ? dj_error(first, "%s", text) : dj_error(DJ_E_NOT_FOUND, "there are no pictures");
 }
 
-static dj_status decode_check(dj__import *im, int camera, const void *data, size_t size,
-                              const char **format) {
-  const dj_camera *c = &im->info.cameras[camera];
-  *format = dj__image_format(data, size);
-  size_t bytes = (size_t)c->width * (size_t)c->height * 3;
-  if (im->rgb_size < bytes) {
-    free(im->rgb);
-    im->rgb = malloc(bytes);
-    im->rgb_size = im->rgb ? bytes : 0;
-    if (!im->rgb) return dj_error(DJ_E_NOMEM, "no memory for a picture of %zu bytes", bytes);
-  }
-  return dj__image_decode_into(data, size, c->width, c->height, im->rgb);
-}
-
-dj_status dj__import_load_image(dj__import *im, int camera, const char *path, uint8_t **data,
-                                size_t *size, const char **format) {
-  *data = NULL;
-  char *bytes;
-  DJ_TRY(dj__read_file(path, MAX_IMAGE, &bytes, size));
-  dj_status s = decode_check(im, camera, bytes, *size, format);
-  if (s) {
-    free(bytes);
-    return dj_error_context(s, "%s", path);
-  }
-  *data = (uint8_t *)bytes;
-  return DJ_OK;
-}
-
 static void note_time(dj__import *im, uint64_t t_ns) {
   if (!im->any || t_ns < im->first_ns) im->first_ns = t_ns;
   if (!im->any || t_ns > im->end_ns) im->end_ns = t_ns;
@@ -264,7 +236,6 @@ dj_status dj__import_drive(const dj__importer *importer, const char *path, const
     im.w = NULL;
   }
   dj_drive_writer_abort(im.w);
-  free(im.rgb);
   report->duration_s = im.any ? (double)(im.end_ns - im.first_ns) * 1e-9 : 0;
   report->labels = (report->n_controls ? DJ_LABEL_CONTROL : 0u) |
                    (report->n_speeds ? DJ_LABEL_SPEED : 0u) |

@@ -99,8 +99,19 @@ static bool times_are_real(dj__import *im, const dj__tub *tub) {
   return false;
 }
 
-static dj_status import_record(dj__import *im, const dj__tub_record *r, uint64_t t_ns) {
-  char *images = dj__join(im->path, "images"), *path = dj__join(images, r->image);
+typedef struct picture_list {
+  char *images; // folder
+  const dj__tub *tub;
+} picture_list;
+
+static char *picture_path(const void *user, size_t index, int *camera) {
+  const picture_list *l = user;
+  *camera = 0;
+  return dj__join(l->images, l->tub->records[index].image);
+}
+
+static dj_status import_record(dj__import *im, dj__pictures *pictures, size_t index,
+                               const dj__tub_record *r, uint64_t t_ns) {
   uint8_t *data = NULL;
   size_t size;
   const char *format;
@@ -108,7 +119,7 @@ static dj_status import_record(dj__import *im, const dj__tub_record *r, uint64_t
   if (im->report->n_frames && t_ns < im->last_ns[0])
     s = dj_error(DJ_E_FORMAT, "time runs backwards: _timestamp_ms %" PRIu64 " after %" PRIu64,
                  t_ns / 1000000, im->last_ns[0] / 1000000);
-  if (!s) s = dj__import_load_image(im, 0, path, &data, &size, &format);
+  if (!s) s = dj__pictures_take(pictures, index, &data, &size, &format);
   if (s) s = dj__import_bad(im, dj_error_context(s, "%s:%zu", r->catalog, r->line));
   if (data) {
     s = dj__import_image(im, 0, t_ns, format, data, size);
@@ -121,8 +132,6 @@ static dj_status import_record(dj__import *im, const dj__tub_record *r, uint64_t
                                                .steering_angle = NAN});
   }
   free(data);
-  free(path);
-  free(images);
   return s;
 }
 
@@ -144,8 +153,7 @@ static dj_status begin(dj__import *im, const dj__tub *tub) {
   return dj__import_begin(im);
 }
 
-static dj_status import_tub(dj__import *im, const dj__tub *tub) {
-  DJ_TRY(begin(im, tub));
+static dj_status import_records(dj__import *im, const dj__tub *tub, dj__pictures *pictures) {
   bool real = times_are_real(im, tub);
   uint64_t start = tub->records[0].t_ms > 0 ? (uint64_t)tub->records[0].t_ms * 1000000 : 0;
   uint64_t pilot = 0;
@@ -153,7 +161,7 @@ static dj_status import_tub(dj__import *im, const dj__tub *tub) {
     const dj__tub_record *r = &tub->records[i];
     uint64_t t = real ? (uint64_t)r->t_ms * 1000000
                       : start + (uint64_t)(r->index - tub->records[0].index) * DEFAULT_STEP_NS;
-    DJ_TRY(import_record(im, r, t));
+    DJ_TRY(import_record(im, pictures, i, r, t));
     pilot += r->pilot;
     dj_progress(im->info.name, i + 1, tub->n_records, "frames", NULL);
   }
@@ -164,6 +172,17 @@ static dj_status import_tub(dj__import *im, const dj__tub *tub) {
                "meanwhile",
                im->path, pilot, tub->n_records);
   return DJ_OK;
+}
+
+static dj_status import_tub(dj__import *im, const dj__tub *tub) {
+  DJ_TRY(begin(im, tub));
+  picture_list l = {dj__join(im->path, "images"), tub};
+  dj__pictures *pictures;
+  dj_status s = dj__pictures_open(im, tub->n_records, picture_path, &l, &pictures);
+  if (!s) s = import_records(im, tub, pictures);
+  dj__pictures_close(pictures);
+  free(l.images);
+  return s;
 }
 
 static dj_status run(dj__import *im) {

@@ -39,9 +39,7 @@ typedef struct dj__import {
   uint64_t n_warned; // skipped records told one by one so far
   uint64_t last_ns[DJ_MAX_CAMERAS];
   uint64_t first_ns, end_ns;
-  bool any;     // something was written
-  uint8_t *rgb; // scratch for test decodes
-  size_t rgb_size;
+  bool any; // something was written
 } dj__import;
 
 typedef struct dj__importer {
@@ -70,10 +68,20 @@ dj_status dj__import_begin(dj__import *im);
  * disk), `s`. */
 dj_status dj__import_bad(dj__import *im, dj_status s);
 
-/* Reads a JPEG or PNG file and checks that all of it decodes and has the camera's size. *data is
- * malloc'ed. `format` is "jpeg" or "png". Nothing is written. */
-dj_status dj__import_load_image(dj__import *im, int camera, const char *path, uint8_t **data,
-                                size_t *size, const char **format);
+/* JPEG and PNG files, read ahead by threads, which also check that all of a picture decodes and has
+ * its camera's size. */
+typedef struct dj__pictures dj__pictures;
+/* Path of picture `index` (malloc'ed; NULL: there is none) and its camera. Called on several
+ * threads at once, so `user` must not change meanwhile. */
+typedef char *dj__picture_path_fn(const void *user, size_t index, int *camera);
+/* `n` pictures of the import's cameras, which are known by now. */
+dj_status dj__pictures_open(const dj__import *im, size_t n, dj__picture_path_fn *path,
+                            const void *user, dj__pictures **p);
+/* Gives picture `index`; indexes must rise, those left out are dropped. *data is malloc'ed,
+ * `format` "jpeg" or "png". Errors are the picture's, and name its file. */
+dj_status dj__pictures_take(dj__pictures *p, size_t index, uint8_t **data, size_t *size,
+                            const char **format);
+void dj__pictures_close(dj__pictures *p); // NULL is fine
 /* Width and height of the first file among `n` that has a readable header. */
 dj_status dj__import_image_size(char *const *paths, size_t n, int *w, int *h);
 

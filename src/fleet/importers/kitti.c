@@ -340,7 +340,20 @@ static dj_status same_frame(const dj__import *im, char ***paths, size_t i) {
   return DJ_OK;
 }
 
-static dj_status write_frame(dj__import *im, const sequence *q, char ***paths, size_t i) {
+typedef struct picture_list {
+  int n_cameras;
+  char ***paths; // of each camera, by frame
+} picture_list;
+
+// Picture i is camera i % n of frame i / n.
+static char *picture_path(const void *user, size_t index, int *camera) {
+  const picture_list *l = user;
+  *camera = (int)(index % (size_t)l->n_cameras);
+  return dj__strf("%s", l->paths[*camera][index / (size_t)l->n_cameras]);
+}
+
+static dj_status write_frame(dj__import *im, const sequence *q, char ***paths, size_t i,
+                             dj__pictures *pictures) {
   uint64_t t = q->times ? q->times[i] : (uint64_t)llround((double)i * 1e9 / DEFAULT_HZ);
   uint8_t *data[DJ_MAX_CAMERAS] = {NULL};
   size_t size[DJ_MAX_CAMERAS] = {0};
@@ -349,8 +362,9 @@ static dj_status write_frame(dj__import *im, const sequence *q, char ***paths, s
   dj_status s = same_frame(im, paths, i);
   if (s) return dj__import_bad(im, s);
   bool whole = true;
-  for (int k = 0; k < im->info.n_cameras && paths[k] && !s && whole; k++) {
-    s = dj__import_load_image(im, k, paths[k][i], &data[k], &size[k], &format[k]);
+  const size_t first = i * (size_t)im->info.n_cameras;
+  for (int k = 0; k < im->info.n_cameras && !s && whole; k++) {
+    s = dj__pictures_take(pictures, first + (size_t)k, &data[k], &size[k], &format[k]);
     whole = !s;
     if (s) s = dj__import_bad(im, s);
   }
@@ -370,11 +384,15 @@ static dj_status write_all(dj__import *im, sequence *q) {
   for (int k = 0; k < im->info.n_cameras && !s; k++)
     if (!paths[k] || n[k] < q->n_frames)
       s = dj_error(DJ_E_STATE, "%s: its pictures became fewer while it was read", q->path);
+  const picture_list l = {im->info.n_cameras, paths};
+  dj__pictures *pictures = NULL;
   if (!s) s = dj__import_begin(im);
+  if (!s) s = dj__pictures_open(im, q->n_frames * (size_t)l.n_cameras, picture_path, &l, &pictures);
   for (size_t i = 0; i < q->n_frames && !s; i++) {
-    s = write_frame(im, q, paths, i);
+    s = write_frame(im, q, paths, i, pictures);
     dj_progress(im->info.name, i + 1, q->n_frames, "frames", NULL);
   }
+  dj__pictures_close(pictures);
   for (int k = 0; k < im->info.n_cameras; k++)
     if (paths[k]) dj__free_names(paths[k], n[k]);
   return s;

@@ -254,9 +254,20 @@ static dj_status begin(dj__import *im, table *t) {
   return dj__import_begin(im);
 }
 
+// Picture i is camera i % 3 of row i / 3, in the table's order of cameras.
+static char *picture_of(const void *user, size_t index, int *camera) {
+  const table *t = user;
+  const int k = (int)(index % 3);
+  const char *name = t->rows[index / 3].image[k];
+  *camera = 0;
+  for (int j = CENTER; j < k; j++) *camera += j == CENTER || t->side[j];
+  return name && (k == CENTER || t->side[k]) ? picture_path(t, name) : NULL;
+}
+
 // All pictures of a row are read and checked before any of it is written: a row is taken or skipped
 // whole.
-static dj_status import_row(dj__import *im, const table *t, const row *r) {
+static dj_status import_row(dj__import *im, const table *t, size_t i, dj__pictures *pictures) {
+  const row *r = &t->rows[i];
   uint8_t *data[3] = {NULL};
   size_t size[3];
   const char *format[3];
@@ -268,9 +279,7 @@ static dj_status import_row(dj__import *im, const table *t, const row *r) {
       s = dj_error(DJ_E_FORMAT, "column %s names no picture file", column_names[k]);
       break;
     }
-    char *path = picture_path(t, r->image[k]);
-    s = dj__import_load_image(im, n, path, &data[n], &size[n], &format[n]);
-    free(path);
+    s = dj__pictures_take(pictures, 3 * i + (size_t)k, &data[n], &size[n], &format[n]);
     if (!s) n++;
   }
   if (s) {
@@ -294,11 +303,14 @@ static dj_status run(dj__import *im) {
   table t = {.path = csv_path(im->path)};
   t.folder = folder_of(t.path);
   dj_status s = read_table(im, &t);
+  dj__pictures *pictures = NULL;
   if (!s) s = begin(im, &t);
+  if (!s) s = dj__pictures_open(im, 3 * t.n, picture_of, &t, &pictures);
   for (size_t i = 0; i < t.n && !s; i++) {
-    s = import_row(im, &t, &t.rows[i]);
+    s = import_row(im, &t, i, pictures);
     dj_progress(im->info.name, i + 1, t.n, "rows", NULL);
   }
+  dj__pictures_close(pictures);
   for (size_t i = 0; i < t.n; i++) free_row(&t.rows[i]);
   free(t.rows);
   free(t.folder);
