@@ -159,8 +159,10 @@ static dj_status learn_channel(cat *c, const dj_mcap_channel *def) {
   for (int i = 0; i < N_TYPES && schema && !strcmp(ch->encoding, "protobuf"); i++)
     if (!strcmp(schema, types[i]->name)) ch->type = types[i];
   ch->wanted = !c->topics;
-  for (int i = 0; c->topics && i < c->n_topics; i++)
-    if (!strcmp(c->topics[i], ch->topic)) ch->wanted = c->seen[i] = true;
+  for (int i = 0; i < c->n_topics; i++) {
+    const char *topic = c->topics ? c->topics[i] : NULL;
+    if (topic && !strcmp(topic, ch->topic)) ch->wanted = c->seen[i] = true;
+  }
   return DJ_OK;
 }
 
