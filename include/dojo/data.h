@@ -93,6 +93,9 @@ typedef struct dj_loader_options {
   int batch; /* B >= 1 */
   uint64_t seed;
   bool shuffle; /* a new permutation each epoch; otherwise in order, the last batch wraps around */
+  int hop; /* 0 and 1: an epoch has a window ending at every frame. H > 1: at every H-th, counted
+              from a frame drawn for the epoch, so that windows of T = H frames show each frame
+              about once an epoch */
   dj_augment augment;
   int threads;  /* 0: 1 */
   int prefetch; /* batches made ahead; 0: 3 */
@@ -124,7 +127,7 @@ dj_status dj_loader_open(dj_dataset *ds, const dj_loader_options *o, dj_loader *
 dj_status dj_loader_next(dj_loader *ld, uint64_t step, dj_batch *out);
 void dj_loader_release(dj_loader *ld, dj_batch *b);
 void dj_loader_close(dj_loader *ld);
-/* Batches in one epoch: ceil(size / batch). */
+/* Batches in one epoch: ceil(ceil(size / hop) / batch). */
 uint64_t dj_loader_epoch_steps(const dj_loader *ld);
 
 #endif

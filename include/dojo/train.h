@@ -96,6 +96,7 @@ typedef struct dj_recipe_data {
   int width, height;  /* pixels */
   float crop[4];      /* share cut off: left, top, right, bottom; 0..0.9 */
   int frames, stride; /* window of the feature queue */
+  int hop;            /* recorded frames from one training window to the next */
   uint32_t labels;    /* dj_label bits */
   float margin_x;     /* extra width for viewpoint augmentation, share of width */
   char **cameras;     /* NULL: each drive's first */
@@ -106,9 +107,11 @@ typedef struct dj_recipe_data {
 
 typedef struct dj_recipe_network {
   char *name;       /* "dojo4d", "pilotnet": drive.h knows which there are */
-  int channels;     /* of the first stage; further stages widen */
+  int channels;     /* of the first stage */
+  float growth;     /* of the channels from stage to stage, up to the fourth */
   int depth;        /* blocks in a stage */
   int stages;       /* resolutions of the backbone */
+  int stack;        /* frames the backbone sees at once: the present one, differences to others */
   int hidden;       /* width of the recurrent state and of the heads */
   int hypotheses;   /* of the ego path */
   float dropout;    /* probability, in the heads */
@@ -138,6 +141,9 @@ typedef struct dj_recipe_train {
     uint64_t every; /* steps */
   } schedule;
   float ema, clip;
+  float
+      best_after; /* share of the run before which no weights count as the best: on little
+                     validation data an early score is luck, and the weights are not yet annealed */
   uint64_t seed;
   uint64_t validate_every;   /* steps; 0: once an epoch */
   uint64_t checkpoint_every; /* steps; 0: by time alone */

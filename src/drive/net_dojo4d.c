@@ -11,23 +11,44 @@
  * second convolution of a residual block starts small, so that a block starts near the identity
  * (Zhang, Dauphin & Ma 2019, "Fixup initialization").
  */
+#include <math.h>
+
 #include "drive/network.h"
+
+enum { MAX_WINDOW = 64 };
+
+/* Frames with predictions: those with all frames of a stack before them. */
+static int predicted_frames(const dj_recipe *r) {
+  return r->data.frames - r->network.stack + 1;
+}
 
 static dj_status check(const dj_recipe *r) {
   int shrink = 1 << r->network.stages;
-  if (r->data.height / shrink >= 2 && r->data.width / shrink >= 2) return DJ_OK;
-  return dj_error(DJ_E_INVALID,
-                  "%s:%d: %d stages halve %dx%d pixels to nothing; use fewer stages or larger "
-                  "frames",
-                  r->file, dj_recipe_line(r, "network.stages"), r->network.stages, r->data.width,
-                  r->data.height);
+  if (r->data.height / shrink < 2 || r->data.width / shrink < 2)
+    return dj_error(DJ_E_INVALID,
+                    "%s:%d: %d stages halve %dx%d pixels to nothing; use fewer stages or larger "
+                    "frames",
+                    r->file, dj_recipe_line(r, "network.stages"), r->network.stages, r->data.width,
+                    r->data.height);
+  if (predicted_frames(r) < 1)
+    return dj_error(DJ_E_INVALID,
+                    "%s:%d: a stack of %d frames in a window of %d; give data.frames at least as "
+                    "many",
+                    r->file, dj_recipe_line(r, "network.stack"), r->network.stack, r->data.frames);
+  if (r->data.frames > MAX_WINDOW)
+    return dj_error(DJ_E_LIMIT, "%s:%d: a window of %d frames; dojo4d takes up to %d", r->file,
+                    dj_recipe_line(r, "data.frames"), r->data.frames, MAX_WINDOW);
+  return DJ_OK;
 }
 
+/* Rounded to whole vectors of 8 channels where there are that many. */
 static int stage_channels(const dj_recipe *r, int stage) {
-  return r->network.channels << (stage < 3 ? stage : 2);
+  double c = r->network.channels;
+  for (int i = 0; i < stage && i < 3; i++) c *= (double)r->network.growth;
+  return c < 8 || stage == 0 ? (int)lround(c) : (int)lround(c / 8) * 8;
 }
 
-/* x (N, H, W, 3) -> (N, H / 2^stages, W / 2^stages, C') */
+/* x (N, H, W, 3 * stack) -> (N, H / 2^stages, W / 2^stages, C') */
 static dj_val backbone(dj_graph *g, const dj_recipe *r, dj_val x) {
   dj_graph_push(g, "backbone");
   for (int i = 0; i < r->network.stages; i++) {
@@ -47,18 +68,34 @@ static dj_val backbone(dj_graph *g, const dj_recipe *r, dj_val x) {
   return x;
 }
 
-/* Features of each frame: (B*T, hidden) */
+/*
+ * What the backbone sees at each frame with predictions: the frame itself and its differences to
+ * the stack - 1 frames before, which show how the car turns: (B, T, C, H, W, 3) u8 -> (B*T'*C, H,
+ * W, 3 * stack)
+ */
+static dj_val stack_frames(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
+  int stack = r->network.stack, t = predicted_frames(r);
+  dj_val x = dj_affine(g, dj_cast(g, in->image, DJ_F32), 2 / 255.0f, -1);
+  dj_shape one = DJ_SHAPE((int64_t)in->b * t * in->cameras, in->h, in->w, 3);
+  dj_val parts[8];
+  dj_val now = stack > 1 ? dj_slice(g, x, 1, stack - 1, t) : x;
+  parts[0] = dj_reshape(g, now, one);
+  for (int k = 1; k < stack; k++)
+    parts[k] = dj_reshape(g, dj_sub(g, now, dj_slice(g, x, 1, stack - 1 - k, t)), one);
+  return stack > 1 ? dj_concat(g, parts, stack, 3) : parts[0];
+}
+
+/* Features of each frame: (B*T', hidden) */
 static dj_val frames(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool training) {
-  int64_t n = (int64_t)in->b * in->t * in->cameras;
-  dj_val x = dj_reshape(g, in->image, DJ_SHAPE(n, in->h, in->w, 3));
-  x = backbone(g, r, dj_affine(g, dj_cast(g, x, DJ_F32), 2 / 255.0f, -1));
+  int64_t n = (int64_t)in->b * predicted_frames(r);
+  dj_val x = backbone(g, r, stack_frames(g, r, in));
   dj_shape s = dj_val_shape(g, x);
   if (s.rank != 4) return DJ_NONE;
-  x = dj_reshape(g, x, DJ_SHAPE(n, s.dim[1] * s.dim[2] * s.dim[3]));
+  x = dj_reshape(g, x, DJ_SHAPE(n * in->cameras, s.dim[1] * s.dim[2] * s.dim[3]));
   x = dj_dropout(g, x, training ? r->network.dropout : 0);
   x = dj__layer_linear(g, "feature", x, r->network.hidden, 1.4f);
   if (in->cameras > 1) {
-    x = dj_reshape(g, x, DJ_SHAPE((int64_t)in->b * in->t, in->cameras, r->network.hidden));
+    x = dj_reshape(g, x, DJ_SHAPE(n, in->cameras, r->network.hidden));
     x = dj_add(
         g, x,
         dj_param(g, "camera", DJ_SHAPE(in->cameras, r->network.hidden), dj_init_normal(0.1f)));
@@ -67,17 +104,20 @@ static dj_val frames(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool
   return dj_relu(g, x);
 }
 
-/* Speed and motion, about -1..1: (B*T, 4) */
-static dj_val vehicle(dj_graph *g, const dj__net_in *in) {
-  int64_t n = (int64_t)in->b * in->t;
-  dj_val speed = dj_affine(g, dj_reshape(g, in->speed, DJ_SHAPE(n, 1)), 0.05f, 0);
-  return dj_concat(g, (dj_val[]){speed, dj_reshape(g, in->motion, DJ_SHAPE(n, 3))}, 2, 1);
+/* Speed and motion, about -1..1: (B*T', 4) */
+static dj_val vehicle(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
+  int t = predicted_frames(r);
+  int64_t n = (int64_t)in->b * t;
+  dj_val speed = dj_slice(g, in->speed, 1, in->t - t, t),
+         motion = dj_slice(g, in->motion, 1, in->t - t, t);
+  speed = dj_affine(g, dj_reshape(g, speed, DJ_SHAPE(n, 1)), 0.05f, 0);
+  return dj_concat(g, (dj_val[]){speed, dj_reshape(g, motion, DJ_SHAPE(n, 3))}, 2, 1);
 }
 
-/* x (B*T, I) -> states of all times (B*T, hidden) */
+/* x (B*T', I) -> states of all times (B*T', hidden) */
 static dj_val fuse(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_val x) {
-  int hidden = r->network.hidden, t_max = in->t;
-  dj_val states[64];
+  int hidden = r->network.hidden, t_max = predicted_frames(r);
+  dj_val states[MAX_WINDOW];
   dj_graph_push(g, "queue");
   dj_val gx = dj_reshape(g, dj__layer_linear(g, "input", x, 3 * hidden, 1),
                          DJ_SHAPE(in->b, t_max, 3 * hidden));
@@ -97,6 +137,7 @@ static dj_val fuse(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_val
   return dj_reshape(g, all, DJ_SHAPE((int64_t)in->b * t_max, hidden));
 }
 
+/* x (B*T', I) */
 static void path_head(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_val x,
                       dj__net_out *out) {
   int k = r->network.hypotheses;
@@ -112,24 +153,26 @@ static void path_head(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_
   float scale[DJ_PATH_POINTS * 2];
   for (int i = 0; i < DJ_PATH_POINTS; i++)
     scale[2 * i] = scale[2 * i + 1] = 1 + (float)dj_path_time(i);
-  dj_shape s = DJ_SHAPE(in->b, in->t, k, DJ_PATH_POINTS, 2);
+  dj_shape s = DJ_SHAPE(in->b, out->t, k, DJ_PATH_POINTS, 2);
   out->path = dj_mul(g, dj_reshape(g, y, s), dj_const_f32(g, scale, DJ_SHAPE(DJ_PATH_POINTS, 2)));
   out->path_lb = dj_clamp(g, dj_reshape(g, lb, s), -5, 5);
-  out->choice = dj_reshape(g, choice, DJ_SHAPE(in->b, in->t, k));
+  out->choice = dj_reshape(g, choice, DJ_SHAPE(in->b, out->t, k));
 }
 
 static void build(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool training,
                   dj__net_out *out) {
-  dj_val x = frames(g, r, in, training); // (B*T, hidden)
+  dj_val x = frames(g, r, in, training); // (B*T', hidden)
   dj_val seen = x;
-  if (r->network.speed_input) x = dj_concat(g, (dj_val[]){x, vehicle(g, in)}, 2, 1);
+  if (r->network.speed_input) x = dj_concat(g, (dj_val[]){x, vehicle(g, r, in)}, 2, 1);
   if (r->network.recurrent) x = dj_concat(g, (dj_val[]){fuse(g, r, in, x), seen}, 2, 1);
-  *out = (dj__net_out){.t = in->t, .path = DJ_NONE, .path_lb = DJ_NONE, .choice = DJ_NONE};
+  *out = (dj__net_out){
+      .t = predicted_frames(r), .path = DJ_NONE, .path_lb = DJ_NONE, .choice = DJ_NONE};
   dj_graph_push(g, "control");
   dj_val c = dj_relu(g, dj__layer_linear(g, "hidden", x, r->network.hidden, 1.4f));
+  c = dj_dropout(g, c, training ? r->network.dropout : 0);
   c = dj__layer_linear(g, "out", c, 4, 0.5f);
   dj_graph_pop(g);
-  c = dj_reshape(g, c, DJ_SHAPE(in->b, in->t, 4));
+  c = dj_reshape(g, c, DJ_SHAPE(in->b, out->t, 4));
   out->control = dj_slice(g, c, 2, 0, 2);
   out->control_lb = dj_clamp(g, dj_slice(g, c, 2, 2, 2), -6, 3);
   if (r->data.labels & DJ_LABEL_PATH) path_head(g, r, in, x, out);

@@ -281,6 +281,7 @@ static dj_status open_data(drive_task *t, const char *store) {
   dj_loader_options o = {.batch = r->train.batch,
                          .seed = r->train.seed,
                          .shuffle = true,
+                         .hop = r->data.hop,
                          .augment = r->augment,
                          .threads = r->train.loader_threads};
   DJ_TRY(dj_loader_open(t->train, &o, &t->loader));

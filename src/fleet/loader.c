@@ -18,7 +18,7 @@
 #include "fleet/augment.h"
 #include "fleet/dataset.h"
 
-enum { MAX_THREADS = 64, MAX_PREFETCH = 64, ALIGN = 64 };
+enum { MAX_THREADS = 64, MAX_PREFETCH = 64, MAX_HOP = 1 << 20, ALIGN = 64 };
 static const uint64_t max_slot_bytes = 1ull << 34;
 
 typedef enum slot_state { EMPTY, FILLING, READY, IN_USE } slot_state;
@@ -73,10 +73,21 @@ static uint64_t permute(uint64_t i, uint64_t n, uint64_t seed, uint64_t epoch) {
   return i;
 }
 
+/* Windows of one epoch. */
+static uint64_t epoch_windows(const dj_dataset *ds, const dj_loader_options *o) {
+  return (ds->size + (uint64_t)o->hop - 1) / (uint64_t)o->hop;
+}
+
 static uint64_t sample_of(const dj_loader *ld, uint64_t step, int index) {
-  const uint64_t n = ld->ds->size, epoch = step / ld->epoch_steps;
-  const uint64_t at = (step % ld->epoch_steps) * (uint64_t)ld->o.batch + (uint64_t)index;
-  return ld->o.shuffle ? permute(at % n, n, ld->o.seed, epoch) : at % n;
+  static const char name[] = "hop";
+  const uint64_t n = epoch_windows(ld->ds, &ld->o), epoch = step / ld->epoch_steps,
+                 hop = (uint64_t)ld->o.hop;
+  const uint64_t at = ((step % ld->epoch_steps) * (uint64_t)ld->o.batch + (uint64_t)index) % n;
+  if (!ld->o.shuffle) return at * hop;
+  const uint64_t key = ld->o.seed ^ dj__hash64(name, sizeof name - 1, 0);
+  const uint64_t end =
+      permute(at, n, ld->o.seed, epoch) * hop + dj__philox(key, epoch, 0).v[0] % hop;
+  return end < ld->ds->size ? end : ld->ds->size - 1;
 }
 
 // ---- filling
@@ -293,11 +304,15 @@ static dj_status make_slot(const dj_loader *ld, slot *s) {
 static dj_status check_options(const dj_dataset *ds, dj_loader_options *o) {
   if (o->threads == 0) o->threads = 1;
   if (o->prefetch == 0) o->prefetch = 3;
+  if (o->hop == 0) o->hop = 1;
   if (o->batch < 1 || o->batch > 1 << 20)
     return dj_error(DJ_E_INVALID, "loader: batch of %d; it must be 1 to %d", o->batch, 1 << 20);
   if (o->threads < 1 || o->threads > MAX_THREADS || o->prefetch < 1 || o->prefetch > MAX_PREFETCH)
     return dj_error(DJ_E_INVALID, "loader: %d threads, %d batches ahead; at most %d and %d",
                     o->threads, o->prefetch, MAX_THREADS, MAX_PREFETCH);
+  if (o->hop < 1 || o->hop > MAX_HOP)
+    return dj_error(DJ_E_INVALID, "loader: a hop of %d frames; it must be 1 to %d", o->hop,
+                    MAX_HOP);
   return dj__augment_check(&o->augment, ds->n_cameras);
 }
 
@@ -325,7 +340,8 @@ dj_status dj_loader_open(dj_dataset *ds, const dj_loader_options *o, dj_loader *
   if (!ld) return dj_error(DJ_E_NOMEM, "loader: no memory");
   ld->ds = ds;
   ld->o = options;
-  ld->epoch_steps = (ds->size + (uint64_t)options.batch - 1) / (uint64_t)options.batch;
+  const uint64_t batch = (uint64_t)options.batch;
+  ld->epoch_steps = (epoch_windows(ds, &options) + batch - 1) / batch;
   pthread_mutex_init(&ld->lock, NULL);
   pthread_cond_init(&ld->work, NULL);
   pthread_cond_init(&ld->ready, NULL);

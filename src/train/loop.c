@@ -268,6 +268,8 @@ static dj_status log_pictures(loop *l) {
 
 static bool is_better(const loop *l, double v, bool higher) {
   if (!isfinite(v)) return false;
+  double from = (double)l->run->recipe->train.best_after * (double)l->total;
+  if ((double)l->state.step < from) return false;
   return isnan(l->state.best) || (higher ? v > l->state.best : v < l->state.best);
 }
 

@@ -18,6 +18,8 @@
   X(INT, P, height, S, height, 8, 4096, REQUIRED, "of the network's input, pixels")                \
   X(INT, P, frames, S, frames, 1, 64, 1, "frames in the window, the present one last")             \
   X(INT, P, stride, S, stride, 1, 1000, 1, "recorded frames between two frames of the window")     \
+  X(INT, P, hop, S, hop, 1, 64, 1,                                                                 \
+    "recorded frames from one training window to the next; their start is drawn every epoch")      \
   X(FLOAT, P, margin_x, S, margin_x, 0, 0.5, 0,                                                    \
     "extra width on each side for viewpoint augmentation, share of the width")
 
@@ -35,7 +37,10 @@
 
 #define DJ__NETWORK_KEYS(X, P, S)                                                                  \
   X(INT, P, channels, S, channels, 1, 4096, 32, "of the first stage")                              \
-  X(INT, P, depth, S, depth, 1, 64, 1, "blocks in a stage")                                        \
+  X(FLOAT, P, growth, S, growth, 1, 4, 2, "of the channels from stage to stage, up to the fourth") \
+  X(INT, P, depth, S, depth, 0, 64, 1, "residual blocks in a stage")                               \
+  X(INT, P, stack, S, stack, 1, 8, 1,                                                              \
+    "frames the backbone sees at once: the present one and its differences to those before")       \
   X(INT, P, stages, S, stages, 1, 8, 4, "resolutions of the backbone")                             \
   X(INT, P, hidden, S, hidden, 1, 65536, 128, "width of the recurrent state and of the heads")     \
   X(INT, P, hypotheses, S, hypotheses, 1, 64, 3, "of the ego path")                                \
@@ -71,6 +76,8 @@
   X(INT, P, accumulate, S, accumulate, 1, 65536, 1, "runs for one update")                         \
   X(FLOAT, P, ema, S, ema, 0, 0.999999, 0, "decay of the weights' moving average; 0: none")        \
   X(FLOAT, P, clip, S, clip, 0, 1e9, 0, "largest global norm of the gradient; 0: any")             \
+  X(FLOAT, P, best_after, S, best_after, 0, 1, 0,                                                  \
+    "share of the run before which no weights count as the best")                                  \
   X(UINT, P, seed, S, seed, 0, DJ__BIG, 1, "of weights, batches, dropout")                         \
   X(UINT, P, validate_every, S, validate_every, 0, DJ__BIG, 0, "steps; 0: once an epoch")          \
   X(UINT, P, checkpoint_every, S, checkpoint_every, 0, DJ__BIG, 0, "steps; 0: by time alone")      \
