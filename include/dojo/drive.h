@@ -21,8 +21,8 @@ dj_status dj_task_create_drive(const dj_recipe *r, const char *store, dj_task **
 /* Names of the networks; NULL past the last. */
 const char *dj_network_name(int i);
 
-/* A figure with its 95 % interval (moving-block bootstrap over time, blocks of 2 s, 1000 resamples,
- * fixed seed; Kuensch 1989). NaN where there is nothing to score. */
+/* A figure with its 95 % interval (circular block bootstrap over time, blocks of 2 s, 1000
+ * resamples, fixed seed; Politis & Romano 1992). NaN where there is nothing to score. */
 typedef struct dj_figure {
   double value, low, high;
 } dj_figure;
@@ -36,7 +36,7 @@ typedef struct dj_steering_scores {
 
 enum { DJ_N_HORIZONS = 3 }; /* 1, 2 and 3 s */
 typedef struct dj_path_scores {
-  uint64_t n[DJ_N_HORIZONS];    /* frames whose path reaches that far */
+  uint64_t n[DJ_N_HORIZONS];    /* frames whose path reaches that far and whose motion is known */
   dj_figure ade[DJ_N_HORIZONS]; /* mean distance over the points up to the horizon, m */
   dj_figure fde[DJ_N_HORIZONS]; /* distance at the horizon, m */
 } dj_path_scores;
@@ -55,6 +55,9 @@ const char *dj_predictor_name(dj_predictor p);
 typedef struct dj_drive_scores {
   char network[64], split[16], data[65]; /* data: digest of what was scored */
   uint64_t step;                         /* of the checkpoint */
+  uint64_t frames;                       /* of the split */
+  bool has_path;                         /* the network predicts the ego path */
+  double longest_path;                   /* s that the longest recorded path of the split reaches */
   double seconds;
   dj_steering_scores steering[DJ_N_PREDICTORS]; /* n = 0: not scored */
   dj_path_scores path[DJ_N_PREDICTORS];

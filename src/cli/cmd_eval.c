@@ -11,17 +11,21 @@ static const char HELP[] =
     "Usage: dojo eval RUN [--store DIR] [--split test] [--checkpoint best|last] [--json]\n\n"
     "Predicts every frame of a split from the window that ends at it and compares with the "
     "driver.\n\n"
-    "Steering, in shares of full lock (-1..1):\n"
+    "Steering, in shares of full lock (-1..1, positive to the left):\n"
     "  mae   mean of |prediction - driver|\n"
     "  rmse  root of the mean squared difference\n"
     "  r2    1 - sum of squared differences / sum of squares of the driver about the mean\n"
-    "Ego path, in metres, over frames whose recorded path reaches 1, 2 or 3 s:\n"
-    "  ade   mean distance over the 33 quadratic times up to the horizon\n"
-    "  fde   distance at the last of these times\n"
-    "Baselines on the same frames: mean (of the training split), previous (the driver's steering "
-    "one\n"
-    "frame earlier), constant_velocity and constant_turn_rate (path).\n"
-    "ci95: 95 % interval by moving-block bootstrap, blocks of 2 s, 1000 resamples, fixed seed.\n\n"
+    "Ego path, in metres, over frames whose recorded path reaches 1, 2 or 3 s and whose motion is\n"
+    "known (not the first frame of a drive); of several hypotheses the likeliest counts:\n"
+    "  ade   mean distance over the points up to the horizon, at openpilot's times 10 (i/32)^2 s\n"
+    "  fde   distance at the last of these points (0.98, 1.91, 2.82 s)\n"
+    "Baselines, on the same frames:\n"
+    "  mean                the driver's mean steering over the training split\n"
+    "  previous            the driver's steering one frame earlier (0 at a clip's start)\n"
+    "  constant_velocity   straight on at the present speed\n"
+    "  constant_turn_rate  at the present speed and turn rate\n"
+    "The interval [low, high] is the 95 % one of a circular block bootstrap: blocks of 2 s,\n"
+    "1000 resamples, fixed seed. docs/evaluation.md says more, and what --json prints.\n\n"
     "Example:\n"
     "  dojo eval R --store S --split test --json\n";
 
@@ -63,7 +67,8 @@ static json_t *path_json(const dj_path_scores *s) {
 static json_t *predictor_json(const dj_drive_scores *s, int p) {
   json_t *o = json_object();
   if (s->steering[p].n) json_object_set_new(o, "steering", steering_json(&s->steering[p]));
-  if (s->path[p].n[0]) json_object_set_new(o, "path", path_json(&s->path[p]));
+  bool path = s->has_path && p != DJ_PREDICT_MEAN && p != DJ_PREDICT_PREVIOUS;
+  if (path) json_object_set_new(o, "path", path_json(&s->path[p]));
   return o;
 }
 
@@ -80,6 +85,8 @@ static void print_json(const dj_drive_scores *s) {
   json_object_set_new(root, "network", json_string(s->network));
   json_object_set_new(root, "split", json_string(s->split));
   json_object_set_new(root, "step", json_integer((json_int_t)s->step));
+  json_object_set_new(root, "frames", json_integer((json_int_t)s->frames));
+  if (s->has_path) json_object_set_new(root, "longest_path_s", json_real(s->longest_path));
   json_object_set_new(root, "data", json_string(s->data));
   json_object_set_new(root, "seconds", json_real(s->seconds));
   (void)json_dumpf(root, stdout, JSON_INDENT(2));
@@ -87,9 +94,7 @@ static void print_json(const dj_drive_scores *s) {
   json_decref(root);
 }
 
-static void print_text(const dj_drive_scores *s) {
-  (void)printf("%s, step %llu, split %s, %.1f s\n", s->network, (unsigned long long)s->step,
-               s->split, s->seconds);
+static void print_steering(const dj_drive_scores *s) {
   for (int p = 0; p < DJ_N_PREDICTORS; p++) {
     const dj_steering_scores *t = &s->steering[p];
     if (t->n)
@@ -97,14 +102,34 @@ static void print_text(const dj_drive_scores *s) {
                    dj_predictor_name((dj_predictor)p), t->mae.value, t->mae.low, t->mae.high,
                    t->rmse.value, t->r2.value, (unsigned long long)t->n);
   }
-  for (int p = 0; p < DJ_N_PREDICTORS; p++)
-    for (int h = 0; h < DJ_N_HORIZONS; h++) {
+}
+
+static void print_path(const dj_drive_scores *s) {
+  for (int h = 0; h < DJ_N_HORIZONS; h++) {
+    unsigned long long n = s->path[DJ_PREDICT_NETWORK].n[h];
+    if (!n)
+      (void)printf("path %d s  not scored: none of %llu frames has a recorded path that reaches "
+                   "%d s (the longest reaches %.1f s; a path ends with the drive and at gaps)\n",
+                   h + 1, (unsigned long long)s->frames, h + 1, s->longest_path);
+    for (int p = 0; p < DJ_N_PREDICTORS && n; p++) {
       const dj_path_scores *t = &s->path[p];
       if (t->n[h])
-        (void)printf("path %d s  %-20s ade %.3f [%.3f, %.3f] m  fde %.3f m  (%llu frames)\n", h + 1,
-                     dj_predictor_name((dj_predictor)p), t->ade[h].value, t->ade[h].low,
-                     t->ade[h].high, t->fde[h].value, (unsigned long long)t->n[h]);
+        (void)printf("path %d s  %-20s ade %.3f [%.3f, %.3f] m  fde %.3f m  (%llu of %llu "
+                     "frames)\n",
+                     h + 1, dj_predictor_name((dj_predictor)p), t->ade[h].value, t->ade[h].low,
+                     t->ade[h].high, t->fde[h].value, n, (unsigned long long)s->frames);
     }
+  }
+}
+
+static void print_text(const dj_drive_scores *s) {
+  (void)printf("%s, step %llu, split %s, %.1f s\n", s->network, (unsigned long long)s->step,
+               s->split, s->seconds);
+  print_steering(s);
+  if (s->has_path) print_path(s);
+  if (!s->steering[DJ_PREDICT_NETWORK].n && !s->has_path)
+    (void)printf("steering  not scored: none of %llu frames has a steering label\n",
+                 (unsigned long long)s->frames);
 }
 
 int dj__cmd_eval(int argc, char **argv) {

@@ -108,6 +108,7 @@ static void free_track(track *k) {
   free(k->t);
   free(k->pose);
   free(k->end);
+  *k = (track){0};
 }
 
 /* A pose into (position, unit quaternion); false where it is not finite or no rotation. */
@@ -135,7 +136,8 @@ static dj_status make_track(const dj__label_source *src, uint64_t t0, track *k) 
                .end = malloc(n * sizeof *k->end)};
   if (!k->t || !k->pose || !k->end) {
     free_track(k);
-    return dj_error(DJ_E_NOMEM, "labels: no memory for %zu poses", n);
+    dj_error(DJ_E_NOMEM, "labels: no memory for %zu poses", n);
+    return DJ_E_NOMEM;
   }
   for (size_t i = 0; i < n; i++) {
     double t = seconds_between(t0, src->poses[i].t_ns);

@@ -1,11 +1,12 @@
 /*
  * Scores and their 95 % intervals.
  *
- * Frames of a drive resemble their neighbours, so the interval comes from a moving-block bootstrap
- * (Kuensch 1989, "The jackknife and the bootstrap for general stationary observations"): series of
- * the same length are drawn block by block from the scored one, and the 2.5th and 97.5th percentile
- * of the figure over 1000 of them are given. The seed is fixed: the same scores give the same
- * interval.
+ * Frames of a drive resemble their neighbours, so the interval comes from a block bootstrap: series
+ * of the same length are drawn block by block from the scored one, and the 2.5th and 97.5th
+ * percentile of the figure over 1000 of them are given. Blocks may begin at every frame and go on
+ * at the start where the series ends, so that every frame is drawn as often as any other (Politis &
+ * Romano 1992, "A circular block-resampling procedure for stationary data"); without that, the ends
+ * of a short drive would hardly count. The seed is fixed: the same scores give the same interval.
  */
 #include "drive/metrics.h"
 
@@ -24,8 +25,11 @@ typedef struct sums {
   double n, abs, square, truth, truth_square;
 } sums;
 
-static void add(sums *s, const double *prediction, const double *truth, size_t from, size_t count) {
-  for (size_t i = from; i < from + count; i++) {
+/* `count` frames from `from` on, round the end; n frames in all, count <= n. */
+static void add(sums *s, const double *prediction, const double *truth, size_t n, size_t from,
+                size_t count) {
+  for (size_t k = 0; k < count; k++) {
+    size_t i = from + k < n ? from + k : from + k - n;
     double d = prediction[i] - truth[i];
     s->n++;
     s->abs += fabs(d);
@@ -60,14 +64,14 @@ void dj__score_steering(const double *prediction, const double *truth, size_t n,
   if (block < 1) block = 1;
   if (block > n) block = n;
   sums all = {0};
-  add(&all, prediction, truth, 0, n);
+  add(&all, prediction, truth, n, 0, n);
   double drawn[3][DJ__RESAMPLES];
   dj__rng r = {.key = 95, .stream = 1};
   for (int k = 0; k < DJ__RESAMPLES; k++) {
     sums one = {0};
     for (size_t got = 0; got < n; got += block) {
       size_t count = n - got < block ? n - got : block;
-      add(&one, prediction, truth, (size_t)dj__rng_below(&r, n - block + 1), count);
+      add(&one, prediction, truth, n, (size_t)dj__rng_below(&r, n), count);
     }
     drawn[0][k] = mae(&one);
     drawn[1][k] = rmse(&one);
@@ -89,9 +93,8 @@ dj_figure dj__mean_with_interval(const double *x, size_t n, size_t block) {
   for (int k = 0; k < DJ__RESAMPLES; k++) {
     double sum = 0;
     for (size_t got = 0; got < n; got += block) {
-      size_t count = n - got < block ? n - got : block,
-             from = (size_t)dj__rng_below(&r, n - block + 1);
-      for (size_t i = 0; i < count; i++) sum += x[from + i];
+      size_t count = n - got < block ? n - got : block, from = (size_t)dj__rng_below(&r, n);
+      for (size_t i = 0; i < count; i++) sum += x[from + i < n ? from + i : from + i - n];
     }
     drawn[k] = sum / (double)n;
   }

@@ -117,7 +117,7 @@ static dj_val vehicle(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
 /* x (B*T', I) -> states of all times (B*T', hidden) */
 static dj_val fuse(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_val x) {
   int hidden = r->network.hidden, t_max = predicted_frames(r);
-  dj_val states[MAX_WINDOW];
+  dj_val states[MAX_WINDOW] = {DJ_NONE};
   dj_graph_push(g, "queue");
   dj_val gx = dj_reshape(g, dj__layer_linear(g, "input", x, 3 * hidden, 1),
                          DJ_SHAPE(in->b, t_max, 3 * hidden));

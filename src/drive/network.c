@@ -6,8 +6,8 @@
 
 #include "dojo/drive.h"
 
-static const dj__network *const networks[] = {&dj__net_dojo4d, &dj__net_pilotnet};
-enum { N_NETWORKS = sizeof networks / sizeof *networks };
+enum { N_NETWORKS = 2 };
+static const dj__network *const networks[N_NETWORKS] = {&dj__net_dojo4d, &dj__net_pilotnet};
 
 const char *dj_network_name(int i) {
   return i >= 0 && i < N_NETWORKS ? networks[i]->name : NULL;

@@ -192,6 +192,32 @@ void dj__drive_fill(dj_program *p, const dj_batch *b) {
   put(p, "label/path_mask", b->path_mask);
 }
 
+void dj__drive_read(dj_program *p, const dj_recipe *r, int i, dj__prediction *out) {
+  const dj_tensor *control = dj_program_output(p, "control"), // (B, T', 2)
+      *control_lb = dj_program_output(p, "control_lb"),       // (B, T', 2)
+          *path = dj_program_output(p, "path"),               // (B, T', K, 33, 2)
+              *path_lb = dj_program_output(p, "path_lb"),     // (B, T', K, 33, 2)
+                  *choice = dj_program_output(p, "choice");   // (B, T', K)
+  int64_t at = (i + 1) * control->shape.dim[1] - 1;
+  const float *c = (const float *)control->data + at * 2,
+              *lb = (const float *)control_lb->data + at * 2;
+  bool scaled = r->loss.kind == DJ_LOSS_LAPLACE;
+  *out = (dj__prediction){.steering = c[0],
+                          .throttle = c[1],
+                          .steering_scale = scaled ? expf(lb[0]) : NAN,
+                          .throttle_scale = scaled ? expf(lb[1]) : NAN};
+  if (!path) return;
+  int64_t k = path->shape.dim[2], best = 0;
+  const float *logit = (const float *)choice->data + at * k;
+  for (int64_t j = 1; j < k; j++)
+    if (logit[j] > logit[best]) best = j;
+  float sum = 0;
+  for (int64_t j = 0; j < k; j++) sum += expf(logit[j] - logit[best]);
+  out->share = 1 / sum;
+  out->path = (const float *)path->data + (at * k + best) * DJ_PATH_POINTS * 2;
+  out->path_lb = (const float *)path_lb->data + (at * k + best) * DJ_PATH_POINTS * 2;
+}
+
 static dj_status fill(dj_task *base, dj_program *p, uint64_t step, uint64_t *samples) {
   drive_task *t = (drive_task *)base;
   dj_batch b;
@@ -212,30 +238,25 @@ static dj_status validate(dj_task *base, dj_program *p, dj_scores *scores) {
   if (!t->validation) return DJ_OK;
   uint64_t size = dj_dataset_size(t->validation), n = 0, n_path = 0;
   double sum = 0, sum_path = 0;
-  const dj_tensor *control = dj_program_output(p, "control"), *path = dj_program_output(p, "path"),
-                  *choice = dj_program_output(p, "choice");
   for (uint64_t step = 0, done = 0; done < size; step++) {
     dj_batch b;
     DJ_TRY(dj_loader_next(t->validation_loader, step, &b));
     dj__drive_fill(p, &b);
     dj_status s = dj_program_run(p, 0);
     for (int i = 0; i < b.b && done < size && !s; i++, done++) {
-      int64_t frames = control->shape.dim[1], at = (i + 1) * frames - 1,
-              last = (int64_t)(i + 1) * b.t - 1;
+      int64_t last = (int64_t)(i + 1) * b.t - 1;
+      dj__prediction said;
+      dj__drive_read(p, t->recipe, i, &said);
       if (b.control_mask[last * 3] > 0) {
-        sum += fabs((double)((float *)control->data)[at * 2] - (double)b.control[last * 3]);
+        sum += fabs((double)said.steering - (double)b.control[last * 3]);
         n++;
       }
-      if (!path) continue;
-      int64_t k = path->shape.dim[2], best = 0;
-      const float *logit = (float *)choice->data + at * k;
-      for (int64_t j = 1; j < k; j++)
-        if (logit[j] > logit[best]) best = j;
-      const float *xy = (float *)path->data + (at * k + best) * DJ_PATH_POINTS * 2;
+      if (!said.path) continue;
       for (int j = 0; j < DJ_PATH_POINTS; j++) {
         if (b.path_mask[last * DJ_PATH_POINTS + j] <= 0) continue;
         const float *truth = b.path + (last * DJ_PATH_POINTS + j) * 3;
-        sum_path += hypot((double)(xy[2 * j] - truth[0]), (double)(xy[2 * j + 1] - truth[1]));
+        sum_path +=
+            hypot((double)(said.path[2 * j] - truth[0]), (double)(said.path[2 * j + 1] - truth[1]));
         n_path++;
       }
     }
