@@ -70,4 +70,27 @@ typedef struct dj_drive_eval_options {
 dj_status dj_drive_eval(const char *run_dir, const char *store, const char *split,
                         const dj_drive_eval_options *o, dj_drive_scores *s);
 
+/* ---- pictures ---- */
+typedef struct dj_drive_predict_options {
+  const char *video; /* *.mp4: every frame; NULL: none */
+  const char *sheet; /* *.png: nine moments and the whole split over time; NULL: none */
+  dj_checkpoint_which checkpoint;
+  uint64_t limit; /* the first so many frames of the split; 0: all */
+  int threads;    /* 0: all cores */
+} dj_drive_predict_options;
+
+typedef struct dj_drive_predict_report {
+  uint64_t frames;
+  uint64_t step;       /* of the checkpoint */
+  double fps;          /* of the video: the recorded rate, so it plays in real time */
+  double steering_mae; /* over the frames drawn; NaN where there is no label or no head */
+  double seconds;
+} dj_drive_predict_report;
+
+/* Draws what the network saw, what it would do and what the driver did. Files appear whole or not
+ * at all. Errors: those of dj_drive_eval, DJ_E_INVALID (no file asked for, a name with another
+ * ending), DJ_E_UNSUPPORTED (no video encoder), DJ_E_IO, DJ_E_NO_SPACE. */
+dj_status dj_drive_predict(const char *run_dir, const char *store, const char *split,
+                           const dj_drive_predict_options *o, dj_drive_predict_report *report);
+
 #endif

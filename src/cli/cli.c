@@ -195,3 +195,14 @@ void dj__cli_init(void) {
   dj_log_set_sink(show_log, NULL);
   dj_progress_set_sink(show_progress, NULL);
 }
+
+dj_status dj__cli_split_and_checkpoint(const char *split, const char *checkpoint,
+                                       dj_checkpoint_which *which) {
+  bool last = !strcmp(checkpoint, "last");
+  if (!last && strcmp(checkpoint, "best") != 0)
+    return dj_error(DJ_E_INVALID, "--checkpoint is best or last, not '%s'", checkpoint);
+  if (strcmp(split, "train") != 0 && strcmp(split, "validation") != 0 && strcmp(split, "test") != 0)
+    return dj_error(DJ_E_INVALID, "--split is train, validation or test, not '%s'", split);
+  *which = last ? DJ_CHECKPOINT_LAST : DJ_CHECKPOINT_BEST;
+  return DJ_OK;
+}

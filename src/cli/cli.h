@@ -11,6 +11,7 @@
 
 #include "base/text.h"
 #include "dojo/status.h"
+#include "dojo/train.h"
 
 /* X(name, C identifier, one-line summary) */
 #define DJ_COMMANDS(X)                                                                             \
@@ -64,6 +65,10 @@ int dj__parse_options(int argc, char **argv, const dj__option *options, const ch
 
 /* Prints "dojo COMMAND: message of the last failure" to stderr; returns the exit code of `s`. */
 int dj__fail(const char *command, dj_status s);
+
+/* Checks --split (train, validation, test) and --checkpoint (best, last). */
+dj_status dj__cli_split_and_checkpoint(const char *split, const char *checkpoint,
+                                       dj_checkpoint_which *which);
 
 /* Installs the terminal progress line (plain lines when stderr is no terminal) and the log sink. */
 void dj__cli_init(void);

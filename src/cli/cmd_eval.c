@@ -150,19 +150,14 @@ int dj__cmd_eval(int argc, char **argv) {
   if (rc >= 0) return rc;
   if (npos != 1)
     return dj__fail(command, dj_error(DJ_E_INVALID, "needs one RUN folder; see dojo eval --help"));
-  bool last = !strcmp(checkpoint, "last");
-  if (!last && strcmp(checkpoint, "best") != 0)
-    return dj__fail(command,
-                    dj_error(DJ_E_INVALID, "--checkpoint is best or last, not '%s'", checkpoint));
-  if (strcmp(split, "train") != 0 && strcmp(split, "validation") != 0 && strcmp(split, "test") != 0)
-    return dj__fail(
-        command, dj_error(DJ_E_INVALID, "--split is train, validation or test, not '%s'", split));
+  dj_drive_eval_options o = {.threads = (int)threads};
+  dj_status st = dj__cli_split_and_checkpoint(split, checkpoint, &o.checkpoint);
+  if (st) return dj__fail(command, st);
   if (threads < 0 || threads > 1024)
     return dj__fail(command,
                     dj_error(DJ_E_INVALID, "--threads is 0 to 1024, not %lld", (long long)threads));
   dj_drive_scores s;
-  dj_drive_eval_options o = {last ? DJ_CHECKPOINT_LAST : DJ_CHECKPOINT_BEST, (int)threads};
-  dj_status st = dj_drive_eval(pos[0], store, split, &o, &s);
+  st = dj_drive_eval(pos[0], store, split, &o, &s);
   dj__cli_progress_end();
   if (st) return dj__fail(command, st);
   if (json)
