@@ -116,8 +116,11 @@ typedef struct dj_batch {
   float *motion;      /* (B, T, 3) dx, dy, dyaw of the vehicle since the window's frame before; 0 if
                          unknown */
   float *motion_mask; /* (B, T) */
-  uint64_t *sample;   /* (B) dataset index */
-  void *slot;         /* the loader's */
+  float *velocity; /* (B, T, 2) of the moment: forward speed (m/s; recorded, else from the poses of
+                      this and the recorded frame before) and yaw rate (rad/s, from the poses) */
+  float *velocity_mask; /* (B, T, 2) */
+  uint64_t *sample;     /* (B) dataset index */
+  void *slot;           /* the loader's */
 } dj_batch;
 
 typedef struct dj_loader dj_loader;

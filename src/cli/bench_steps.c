@@ -76,9 +76,8 @@ static dj_status build(bench *b) {
                                   .isa = b->o->isa};
   DJ_TRY(dj_program_compile(b->graph, &how, b->vars, &b->program));
   DJ_TRY(dj_optimizer_start(b->vars));
-  static const char *const names[] = {"image",          "speed",      "motion",
-                                      "label/control",  "label/path", "label/control_mask",
-                                      "label/path_mask"};
+  static const char *const names[] = {"image",      "velocity",           "label/control",
+                                      "label/path", "label/control_mask", "label/path_mask"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     dj_tensor *in = dj_program_input(b->program, names[i]);
     if (in) fill(in, names[i], i + 1);

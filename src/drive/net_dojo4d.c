@@ -1,6 +1,6 @@
 /*
  * dojo4d: space and time. Every frame of the window goes through one convolutional backbone; its
- * features, with speed and ego motion where known, enter a feature queue that a GRU fuses over
+ * features, with speed and yaw rate where known, enter a feature queue that a GRU fuses over
  * time; heads predict control and ego path, each with its uncertainty, at every frame of the window
  * (so a window of T frames gives T training signals for T backbone passes).
  *
@@ -104,14 +104,33 @@ static dj_val frames(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool
   return dj_relu(g, x);
 }
 
-/* Speed and motion, about -1..1: (B*T', 4) */
+/* Speed and yaw rate of the frames with predictions, about -1..1: (B*T', 2) */
 static dj_val vehicle(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
+  static const float scale[2] = {0.05f, 2};
+  int t = predicted_frames(r);
+  dj_val v =
+      dj_reshape(g, dj_slice(g, in->velocity, 1, in->t - t, t), DJ_SHAPE((int64_t)in->b * t, 2));
+  return dj_mul(g, v, dj_const_f32(g, scale, DJ_SHAPE(2)));
+}
+
+/*
+ * Where the vehicle would go at its present speed v and turn rate w: what the path head corrects.
+ * Along a circle, x = v t (1 - a^2 / 6), y = v t a / 2 to third order in the angle a = w t, which
+ * is held within one radian: nobody turns at one rate for long. (B*T', 1, 33, 2)
+ */
+static dj_val extrapolate(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
   int t = predicted_frames(r);
   int64_t n = (int64_t)in->b * t;
-  dj_val speed = dj_slice(g, in->speed, 1, in->t - t, t),
-         motion = dj_slice(g, in->motion, 1, in->t - t, t);
-  speed = dj_affine(g, dj_reshape(g, speed, DJ_SHAPE(n, 1)), 0.05f, 0);
-  return dj_concat(g, (dj_val[]){speed, dj_reshape(g, motion, DJ_SHAPE(n, 3))}, 2, 1);
+  float times[DJ_PATH_POINTS];
+  for (int i = 0; i < DJ_PATH_POINTS; i++) times[i] = (float)dj_path_time(i);
+  dj_val at = dj_const_f32(g, times, DJ_SHAPE(1, DJ_PATH_POINTS));
+  dj_val v = dj_reshape(g, dj_slice(g, in->velocity, 1, in->t - t, t), DJ_SHAPE(n, 2));
+  dj_val d = dj_mul(g, dj_slice(g, v, 1, 0, 1), at); // (B*T', 33) m
+  dj_val a = dj_clamp(g, dj_mul(g, dj_slice(g, v, 1, 1, 1), at), -1, 1);
+  dj_val xy[2] = {dj_mul(g, d, dj_affine(g, dj_mul(g, a, a), -1 / 6.0f, 1)),
+                  dj_mul(g, d, dj_affine(g, a, 0.5f, 0))};
+  for (int i = 0; i < 2; i++) xy[i] = dj_reshape(g, xy[i], DJ_SHAPE(n, 1, DJ_PATH_POINTS, 1));
+  return dj_concat(g, xy, 2, 3);
 }
 
 /* x (B*T', I) -> states of all times (B*T', hidden) */
@@ -155,6 +174,10 @@ static void path_head(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_
     scale[2 * i] = scale[2 * i + 1] = 1 + (float)dj_path_time(i);
   dj_shape s = DJ_SHAPE(in->b, out->t, k, DJ_PATH_POINTS, 2);
   out->path = dj_mul(g, dj_reshape(g, y, s), dj_const_f32(g, scale, DJ_SHAPE(DJ_PATH_POINTS, 2)));
+  if (r->network.speed_input)
+    out->path =
+        dj_add(g, out->path,
+               dj_reshape(g, extrapolate(g, r, in), DJ_SHAPE(in->b, out->t, 1, DJ_PATH_POINTS, 2)));
   out->path_lb = dj_clamp(g, dj_reshape(g, lb, s), -5, 5);
   out->choice = dj_reshape(g, choice, DJ_SHAPE(in->b, out->t, k));
 }

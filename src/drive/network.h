@@ -11,9 +11,8 @@
 /* B samples, T frames a window, C cameras. */
 typedef struct dj__net_in {
   int b, t, cameras, h, w;
-  dj_val image;  /* (B, T, C, H, W, 3) u8 */
-  dj_val speed;  /* (B, T) m/s; 0 where unknown */
-  dj_val motion; /* (B, T, 3) dx, dy, dyaw since the frame before; 0 where unknown */
+  dj_val image;    /* (B, T, C, H, W, 3) u8 */
+  dj_val velocity; /* (B, T, 2) forward speed m/s, yaw rate rad/s; 0 where unknown */
 } dj__net_in;
 
 /* T' = frames with predictions, the last ones of the window: T or 1. DJ_NONE: no such head. */

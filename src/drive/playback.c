@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "drive/labels.h"
 #include "fleet/dataset.h"
 
 static dj_status find_training_mean(dj__playback *p) {
@@ -90,19 +89,10 @@ static dj_status next_batch(dj__playback *p) {
  * knows of itself. */
 static void find_motion(const dj__playback *p, dj__played *out) {
   const dj__dataset_clip *c = dj__dataset_clip_of(p->data, out->sample);
-  const dj__shard_set *set = &p->data->drives[c->drive].shards;
-  out->speed = out->ref.speed;
-  out->yaw_rate = NAN;
-  if (out->ref.frame == 0) return;
-  size_t i, j;
-  const dj__shard *now = dj__shard_at(set, out->ref.frame, &i),
-                  *before = dj__shard_at(set, out->ref.frame - 1, &j);
-  double dt = (double)(now->t_ns[i] - before->t_ns[j]) * 1e-9;
-  if (now->pose_mask[i] <= 0 || before->pose_mask[j] <= 0 || dt <= 0 || dt > 1) return;
-  float motion[3];
-  dj__labels_motion(before->pose + 7 * j, now->pose + 7 * i, motion);
-  out->yaw_rate = (double)motion[2] / dt;
-  if (isnan(out->speed)) out->speed = (double)motion[0] / dt;
+  double velocity[2];
+  dj__frame_velocity(&p->data->drives[c->drive].shards, out->ref.frame, velocity);
+  out->speed = velocity[0];
+  out->yaw_rate = velocity[1];
 }
 
 static double previous_steering(const dj__playback *p, const dj_frame_ref *now, uint64_t sample) {

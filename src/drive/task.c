@@ -51,10 +51,9 @@ typedef struct labels {
 } labels;
 
 static dj__net_in make_inputs(const dj_recipe *r, int cameras, dj_graph *g) {
-  dj__net_in in = {r->train.batch, r->data.frames, cameras, r->data.height, r->data.width, 0, 0, 0};
+  dj__net_in in = {r->train.batch, r->data.frames, cameras, r->data.height, r->data.width, 0, 0};
   in.image = dj_input(g, "image", DJ_U8, DJ_SHAPE(in.b, in.t, cameras, in.h, in.w, 3));
-  in.speed = dj_input(g, "speed", DJ_F32, DJ_SHAPE(in.b, in.t));
-  in.motion = dj_input(g, "motion", DJ_F32, DJ_SHAPE(in.b, in.t, 3));
+  in.velocity = dj_input(g, "velocity", DJ_F32, DJ_SHAPE(in.b, in.t, 2));
   return in;
 }
 
@@ -184,8 +183,7 @@ static void put(dj_program *p, const char *name, const void *data) {
 
 void dj__drive_fill(dj_program *p, const dj_batch *b) {
   put(p, "image", b->image);
-  put(p, "speed", b->speed);
-  put(p, "motion", b->motion);
+  put(p, "velocity", b->velocity);
   put(p, "label/control", b->control);
   put(p, "label/control_mask", b->control_mask);
   put(p, "label/path", b->path);

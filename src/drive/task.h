@@ -7,7 +7,7 @@
 
 /* The data spec of a recipe on a split. */
 dj_data_spec dj__drive_spec(const dj_recipe *r, const char *store, const char *split);
-/* Graph for training: network and losses. Inputs "image", "speed", "motion", "label/control",
+/* Graph for training: network and losses. Inputs "image", "velocity", "label/control",
  * "label/control_mask", "label/path", "label/path_mask"; *loss is a scalar. */
 dj_status dj__drive_build_train(const dj_recipe *r, int cameras, dj_graph *g, dj_val *loss);
 /* Graph for evaluation: inputs as in training, outputs "control", "control_lb" (B, T', 2) and, with

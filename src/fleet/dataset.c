@@ -12,6 +12,7 @@
 #include "base/digest.h"
 #include "base/fs.h"
 #include "dojo/log.h"
+#include "drive/labels.h"
 #include "fleet/split.h"
 
 enum { MAX_FRAMES = 1024, MAX_STRIDE = 100000 };
@@ -275,4 +276,19 @@ dj_frame_ref dj_dataset_frame(const dj_dataset *ds, uint64_t sample) {
     if (s->control_mask[i * 3 + (size_t)k] > 0) *fields[k] = (double)s->control[i * 3 + (size_t)k];
   if (s->speed_mask[i] > 0) r.speed = (double)s->speed[i];
   return r;
+}
+
+void dj__frame_velocity(const dj__shard_set *set, size_t frame, double velocity[2]) {
+  size_t i, j;
+  const dj__shard *now = dj__shard_at(set, frame, &i);
+  velocity[0] = now->speed_mask[i] > 0 ? (double)now->speed[i] : NAN;
+  velocity[1] = NAN;
+  if (frame == 0) return;
+  const dj__shard *before = dj__shard_at(set, frame - 1, &j);
+  double dt = (double)(now->t_ns[i] - before->t_ns[j]) * 1e-9;
+  if (now->pose_mask[i] <= 0 || before->pose_mask[j] <= 0 || dt <= 0 || dt > 1) return;
+  float motion[3];
+  dj__labels_motion(before->pose + 7 * j, now->pose + 7 * i, motion);
+  velocity[1] = (double)motion[2] / dt;
+  if (isnan(velocity[0])) velocity[0] = (double)motion[0] / dt;
 }

@@ -30,6 +30,11 @@ struct dj_dataset {
   char digest[65];
 };
 
+/* Forward speed (m/s) and yaw rate (rad/s, positive left) at a frame of a drive: what the vehicle
+ * knows of itself at that moment. Speed is the recorded one, else from the poses of this frame and
+ * the one before; yaw rate is from the poses. NaN where unknown. */
+void dj__frame_velocity(const dj__shard_set *set, size_t frame, double velocity[2]);
+
 /* The clip a sample belongs to; sample < size. */
 const dj__dataset_clip *dj__dataset_clip_of(const dj_dataset *ds, uint64_t sample);
 

@@ -9,6 +9,7 @@
  * Workers take the lowest step in [next, next + prefetch) that no slot holds. After a jump, slots
  * outside that window are dropped: READY at once, FILLING when their worker is done.
  */
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,6 +113,18 @@ static void fill_labels(const dj_loader *ld, const dj__draw *draw, dj_batch *b, 
                      motion, b->motion_mask + at);
 }
 
+static void fill_velocity(dj_batch *b, size_t at, bool mirror, const dj__shard_set *set,
+                          size_t frame) {
+  double v[2];
+  dj__frame_velocity(set, frame, v);
+  if (mirror) v[1] = -v[1];
+  for (size_t k = 0; k < 2; k++) {
+    bool known = isfinite(v[k]);
+    b->velocity[2 * at + k] = known ? (float)v[k] : 0;
+    b->velocity_mask[2 * at + k] = known ? 1 : 0;
+  }
+}
+
 /* One window: T frames that end at the sample's frame; before the clip's start its first is
  * repeated. */
 static void fill_window(const dj_loader *ld, dj_batch *b, int index) {
@@ -131,9 +144,9 @@ static void fill_window(const dj_loader *ld, dj_batch *b, int index) {
   size_t before_i = 0;
   for (int k = 0; k < ds->frames; k++) {
     const uint64_t back = (uint64_t)(ds->frames - 1 - k) * (uint64_t)ds->stride;
+    const uint64_t frame = clip->first + (end > back ? end - back : 0);
     size_t i;
-    const dj__shard *s =
-        dj__shard_at(&drive->shards, clip->first + (end > back ? end - back : 0), &i);
+    const dj__shard *s = dj__shard_at(&drive->shards, frame, &i);
     const size_t at = (size_t)index * (size_t)ds->frames + (size_t)k;
     for (int c = 0; c < ds->n_cameras; c++) {
       const size_t cam = (size_t)c, cams = (size_t)ds->n_cameras;
@@ -143,6 +156,7 @@ static void fill_window(const dj_loader *ld, dj_batch *b, int index) {
                         b->image + (at * cams + cam) * out_bytes);
     }
     fill_labels(ld, &draw, b, at, s, i, before, before_i);
+    fill_velocity(b, at, draw.mirror, &drive->shards, frame);
     before = s;
     before_i = i;
   }
@@ -277,9 +291,10 @@ static dj_status make_slot(const dj_loader *ld, slot *s) {
   const uint64_t pixels = (uint64_t)b->h * (uint64_t)b->w * 3 * (uint64_t)b->cameras;
   uint64_t images, total = 0;
   if (__builtin_mul_overflow(bt, pixels, &images)) images = UINT64_MAX;
-  float **const arrays[] = {&b->control, &b->control_mask, &b->speed,  &b->speed_mask,
-                            &b->path,    &b->path_mask,    &b->motion, &b->motion_mask};
-  const uint64_t per_frame[] = {3, 3, 1, 1, DJ_PATH_POINTS * 3, DJ_PATH_POINTS, 3, 1};
+  float **const arrays[] = {&b->control,  &b->control_mask, &b->speed,  &b->speed_mask,
+                            &b->path,     &b->path_mask,    &b->motion, &b->motion_mask,
+                            &b->velocity, &b->velocity_mask};
+  const uint64_t per_frame[] = {3, 3, 1, 1, DJ_PATH_POINTS * 3, DJ_PATH_POINTS, 3, 1, 2, 2};
   enum { N = sizeof arrays / sizeof *arrays };
   uint64_t at[N], image_at, sample_at;
   bool ok = reserve(&total, images, 1, &image_at) &&
