@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "backend/cpu/cpu.h"
 #include "engine/attrs.h"
 #include "engine/backend.h"
 #include "engine/ops/basic.h"
@@ -245,6 +246,7 @@ static void a_bad_index_writes_nothing(void **state) {
 }
 
 int main(void) {
+  dj__worth_threads = 0; // the samples are small: share them out all the same
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(updates_of_many_variables),
       cmocka_unit_test(maxima_of_ties_and_nan),

@@ -249,8 +249,6 @@ static void broken_comma(void **state) {
   dj_ingest_report_free(&r);
 }
 
-// ---- video and CSV ------------------------------------------------------------------------------
-
 static void write_table(const char *path, int n, const char *header) {
   FILE *f = fopen(path, "w");
   assert_non_null(f);
@@ -259,6 +257,72 @@ static void write_table(const char *path, int n, const char *header) {
     (void)fprintf(f, "%.3f,%.4f,%.2f\n", 0.05 * i, fx_angle(i), 2 + 0.1 * i);
   assert_int_equal(fclose(f), 0);
 }
+
+// ---- broken frames ------------------------------------------------------------------------------
+
+/* Overwrites the data of one frame, its container's framing aside. */
+static void spoil_frame(const char *path, int index) {
+  AVFormatContext *f = NULL;
+  AVPacket *p = av_packet_alloc();
+  assert_true(avformat_open_input(&f, path, NULL, NULL) >= 0);
+  for (int i = 0; i <= index; i++) {
+    av_packet_unref(p);
+    assert_true(av_read_frame(f, p) >= 0);
+  }
+  int64_t at = p->pos;
+  int size = p->size;
+  av_packet_free(&p);
+  avformat_close_input(&f);
+  FILE *out = fopen(path, "r+b");
+  assert_non_null(out);
+  assert_true(at >= 0 && size > 12);
+  assert_int_equal(fseek(out, (long)at + 7, SEEK_SET), 0);
+  for (int i = 7; i < size; i++) (void)fputc(0xa5 ^ (i * 37 & 0x5a), out);
+  assert_int_equal(fclose(out), 0);
+}
+
+/* What is left of a video with a broken frame is right, frame by frame. */
+static void check_rest(const char *store, const char *name, int n, int64_t skipped) {
+  dj_drive *d = fx_open(store, name);
+  const uint64_t *t;
+  uint8_t rgb[VW * VH * 3];
+  size_t kept;
+  fx_ok(dj_drive_frame_times(d, 0, &t, &kept));
+  assert_int_equal((int64_t)kept, n - skipped);
+  for (size_t i = 0; i < kept; i++) {
+    fx_ok(dj_drive_read_frame(d, 0, i, rgb));
+    fx_check_picture(rgb, VW, VH, (int)((t[i] - t[0] + 1000000) / 50000000), 10);
+  }
+  dj_drive_close(d);
+}
+
+/* A frame that does not decode is told of with its number and time; with keep_going it and those
+ * that build on it are left out. */
+static void broken_frames(void **state) {
+  static const struct {
+    const char *file, *encoder;
+    int lost; // frames: 18 to 23 where key frames are 8 apart; MPEG-4 makes noise all key frames
+  } kinds[] = {{"a.mp4", "libx264", 6}, {"b.mp4", "mpeg4", 1}, {"c.mp4", "libx265", 6}};
+  const char *store = fx_path(*state, "S");
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    const char *src = fx_path(*state, kinds[i].file);
+    if (!make_video(src, kinds[i].encoder, 40, 0)) continue;
+    char *csv = dj__strf("%.*s.csv", (int)(strrchr(src, '.') - src), src);
+    write_table(csv, 40, "time,steering,speed");
+    free(csv);
+    spoil_frame(src, 18);
+    dj_ingest_report r;
+    FX_ERROR(fx_ingest(src, store, false, &r), DJ_E_FORMAT, kinds[i].file, "frame 18 at 0.",
+             "does not decode");
+    dj_ingest_report_free(&r);
+    fx_ok(fx_ingest(src, store, true, &r));
+    assert_int_equal(r.drives[0].n_skipped, kinds[i].lost);
+    check_rest(store, r.drives[0].name, 40, kinds[i].lost);
+    dj_ingest_report_free(&r);
+  }
+}
+
+// ---- video and CSV ------------------------------------------------------------------------------
 
 static void video_csv(void **state) {
   static const struct {
@@ -368,13 +432,9 @@ static void no_video(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      FX_TEST(comma_without_video),
-      FX_TEST(comma_with_video),
-      FX_TEST(comma_with_other_video),
-      FX_TEST(broken_comma),
-      FX_TEST(video_csv),
-      FX_TEST(broken_video_csv),
-      FX_TEST(no_video),
+      FX_TEST(comma_without_video), FX_TEST(comma_with_video), FX_TEST(comma_with_other_video),
+      FX_TEST(broken_comma),        FX_TEST(broken_frames),    FX_TEST(video_csv),
+      FX_TEST(broken_video_csv),    FX_TEST(no_video),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

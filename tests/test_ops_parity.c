@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "backend/cpu/cpu.h"
 #include "engine/backend.h"
 #include "op_fixture.h"
 
@@ -287,6 +288,7 @@ static void test_bad_indices(void **state) {
 }
 
 int main(void) {
+  dj__worth_threads = 0; // the samples are small: share them out all the same
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_kernel),
       cmocka_unit_test(test_bad_indices),

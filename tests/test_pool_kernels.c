@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "backend/cpu/cpu.h"
 #include "engine/attrs.h"
 #include "engine/backend.h"
 #include "op_fixture.h"
@@ -89,6 +90,7 @@ static void test_max_pool_grad(void **state) {
 }
 
 int main(void) {
+  dj__worth_threads = 0; // the samples are small: share them out all the same
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_max_pool_grad)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

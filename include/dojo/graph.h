@@ -82,7 +82,8 @@ void dj_output(dj_graph *g, const char *name, dj_val v);
 dj_status dj_graph_backward(dj_graph *g, dj_val loss);
 /* Gradient of the last dj_graph_backward; DJ_NONE where the loss does not depend on v. */
 dj_val dj_grad(const dj_graph *g, dj_val v);
-/* Asks for gradients with respect to an input (for tests and adversaries). Before backward. */
+/* Asks for gradients with respect to an input (for tests and adversaries). Before the first op that
+ * reads it. */
 void dj_require_grad(dj_graph *g, dj_val v);
 /* Trainable variables in order of creation. */
 int dj_graph_n_params(const dj_graph *g);

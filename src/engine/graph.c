@@ -83,6 +83,12 @@ dj_val dj__graph_fail(dj_graph *g, dj_status s) {
 
 void dj_graph_push(dj_graph *g, const char *fmt, ...) {
   size_t n = strlen(g->label), room = sizeof g->label - n;
+  if (g->depth < DJ__LABEL_DEPTH)
+    g->label_at[g->depth] = (unsigned char)n;
+  else
+    dj__graph_fail(g, dj_error(DJ_E_LIMIT, "graph: labels below '%s' nest deeper than %d", g->label,
+                               DJ__LABEL_DEPTH));
+  g->depth++;
   va_list ap;
   va_start(ap, fmt);
   int k = n ? snprintf(g->label + n, room, "/") : 0;
@@ -96,8 +102,8 @@ void dj_graph_push(dj_graph *g, const char *fmt, ...) {
 }
 
 void dj_graph_pop(dj_graph *g) {
-  char *slash = strrchr(g->label, '/');
-  *(slash ? slash : g->label) = 0;
+  if (g->depth == 0) return;
+  if (--g->depth < DJ__LABEL_DEPTH) g->label[g->label_at[g->depth]] = 0;
 }
 
 /* Makes room for one more element of an array; records the failure. */
@@ -214,7 +220,7 @@ dj_val dj__emit(dj_graph *g, dj__op op, const dj_val *in, int n_in, const void *
     if (in[i] < 0) continue;
     const dj__value *v = &g->values[in[i]];
     t[i] = (dj_tensor){NULL, v->dtype, v->shape};
-    needs_grad |= v->needs_grad && v->dtype == DJ_F32;
+    needs_grad |= v->needs_grad && (v->dtype == DJ_F32 || v->dtype == DJ_BF16);
   }
   dj__infer s = {.op_name = def->name, .n_in = n_in, .in = t, .attr = n->attr, .n_out = def->n_out};
   for (int k = 0; k < def->n_out; k++)

@@ -27,6 +27,8 @@ typedef struct dj__source_attr {
   const void *data; /* constant */
 } dj__source_attr;
 
+enum { DJ__LABEL_DEPTH = 32 };
+
 struct dj_graph {
   dj__arena arena;
   dj__node **nodes;
@@ -38,6 +40,8 @@ struct dj_graph {
   dj__named *outputs;
   int n_outputs, cap_outputs;
   char label[256];
+  unsigned char label_at[DJ__LABEL_DEPTH]; /* length of `label` before each push */
+  int depth;
   bool in_backward;
   uint64_t next_stream;
   dj_status status;

@@ -51,8 +51,10 @@ typedef struct dj__video_info {
 typedef struct dj__video_frame {
   const uint8_t *data; // valid until the next call
   size_t size;
-  uint64_t t_ns; // since the first frame; never runs backwards
-  bool has_time; // false: the container has no times, t_ns was laid by fps
+  uint64_t index; // of the frame in the file, broken ones counted
+  uint64_t t_ns;  // since the first frame; never runs backwards
+  bool key;       // can be decoded without the frames before
+  bool has_time;  // false: the container has no times, t_ns was laid by fps
 } dj__video_frame;
 
 /* Opens any file that libavformat reads. The stream is copied as it is when it is H.264 or H.265
@@ -60,7 +62,8 @@ typedef struct dj__video_frame {
  * DJ_E_UNSUPPORTED (no video stream, no decoder). */
 dj_status dj__video_source_open(const char *path, dj__video_source **v);
 const dj__video_info *dj__video_source_info(const dj__video_source *v);
-/* Next frame; DJ_E_END behind the last. */
+/* Next frame, which is known to decode; DJ_E_END behind the last. DJ_E_FORMAT names file, frame and
+ * time of one that is broken, or builds on a broken one; the next call goes on behind it. */
 dj_status dj__video_source_next(dj__video_source *v, dj__video_frame *f);
 void dj__video_source_close(dj__video_source *v);
 

@@ -14,6 +14,8 @@
 
 enum { HUGE_PAGE = 2 << 20 };
 
+int64_t dj__worth_threads = 1 << 17;
+
 static bool has_avx2(void) {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }

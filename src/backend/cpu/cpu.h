@@ -8,6 +8,12 @@
 
 #include "engine/backend.h"
 
+/* Work that is worth waking threads for, in elements touched: a tenth of a nanosecond or two each.
+ * Below some 20 microseconds, waking a thread and waiting for it takes longer than it saves, and on
+ * a busy machine much longer. Tests lower it, so that small shapes are shared out, too; never while
+ * a program runs. */
+extern int64_t dj__worth_threads;
+
 /* An own kernel of one op, without state: everything is in the call. */
 typedef struct dj__own {
   dj_status (*run)(const dj__call *c, void *self);

@@ -346,6 +346,15 @@ static dj_status describe(const dj__call *c, problem *p) {
   return s;
 }
 
+/* Threads worth waking for the call: one where it takes some 25 microseconds anyway. */
+static int worth_threads(const dj__call *c, int threads) {
+  dj__cost cost = {0};
+  dj__op_get(c->op)->cost(c, &cost);
+  double rate = c->in[0].dtype == DJ_BF16 ? 200e9 : 100e9; /* of one core, about */
+  double seconds = cost.flops / rate + (cost.bytes_read + cost.bytes_written) / 20e9;
+  return seconds < 0.2e-9 * (double)dj__worth_threads ? 1 : threads;
+}
+
 /* Runs oneDNN with our number of threads: it takes OpenMP's setting of the calling thread. */
 static int set_threads(int threads) {
   int before = omp_get_max_threads();
@@ -389,7 +398,7 @@ static bool eligible(const dj__call *c) {
 bool dj__onednn_supports(const dj__call *c, int threads) {
   problem p;
   dnnl_primitive_desc_t pd;
-  if (!eligible(c) || choose(c, threads, &p, &pd)) return false;
+  if (!eligible(c) || choose(c, worth_threads(c, threads), &p, &pd)) return false;
   dnnl_primitive_desc_destroy(pd);
   problem_free(&p);
   return true;
@@ -402,6 +411,7 @@ typedef struct kernel {
   dnnl_stream_t stream;
   dnnl_primitive_t prim, reorder; /* reorder: of weights, before or after; NULL if not needed */
   bool reorder_after;             /* conv2d_weight: from the library's layout to ours */
+  int reorder_threads;
   dnnl_memory_t mem[N_TENSORS], scratch, blocked;
   void *set[N_TENSORS], *scratch_set, *blocked_set; /* handles the memory objects hold now */
   dnnl_exec_arg_t arg[N_TENSORS + 1], reorder_arg[2];
@@ -438,17 +448,23 @@ static void *data_of(const kernel *k, const dj__call *c, int i) {
   return i == C ? c->out[0].data : c->in[i == BIAS ? 2 : i].data;
 }
 
+static dj_status reorder(const kernel *k) {
+  int before = set_threads(k->reorder_threads);
+  dnnl_status_t s = dnnl_primitive_execute(k->reorder, k->stream, 2, k->reorder_arg);
+  set_threads(before);
+  NN_TRY(s);
+  return DJ_OK;
+}
+
 static dj_status execute(kernel *k, const dj__call *c) {
   char *ws = c->workspace;
   for (int i = 0; i < N_TENSORS; i++)
     if (k->mem[i]) DJ_TRY(set_handle(k->mem[i], &k->set[i], data_of(k, c, i)));
   if (k->scratch) DJ_TRY(set_handle(k->scratch, &k->scratch_set, ws + k->scratch_at));
   if (k->blocked) DJ_TRY(set_handle(k->blocked, &k->blocked_set, ws + k->blocked_at));
-  if (k->reorder && !k->reorder_after)
-    NN_TRY(dnnl_primitive_execute(k->reorder, k->stream, 2, k->reorder_arg));
+  if (k->reorder && !k->reorder_after) DJ_TRY(reorder(k));
   NN_TRY(dnnl_primitive_execute(k->prim, k->stream, k->n_arg, k->arg));
-  if (k->reorder && k->reorder_after)
-    NN_TRY(dnnl_primitive_execute(k->reorder, k->stream, 2, k->reorder_arg));
+  if (k->reorder && k->reorder_after) DJ_TRY(reorder(k));
   NN_TRY(dnnl_stream_wait(k->stream));
   return DJ_OK;
 }
@@ -528,7 +544,12 @@ static dj_status fill_kernel(kernel *k, const dj__call *c, const problem *p,
     if (k->convert[i]) k->f32_at[i] = take(total, (size_t)dj_shape_count(&t->shape) * 4);
   }
   if (p->op != DJ__OP_matmul && !dnnl_memory_desc_equal(wanted, ref(&p->user[weights]))) {
-    DJ_TRY(make_reorder(k, p, weights, wanted));
+    const dj_tensor *w = weights == C ? &c->out[0] : &c->in[weights];
+    k->reorder_threads = dj_shape_count(&w->shape) < dj__worth_threads ? 1 : k->threads;
+    int before = set_threads(k->reorder_threads);
+    dj_status s = make_reorder(k, p, weights, wanted);
+    set_threads(before);
+    DJ_TRY(s);
     k->blocked_at = take(total, dnnl_memory_desc_get_size(wanted));
   }
   for (int i = 0; i < 3; i++)
@@ -551,6 +572,7 @@ dj_status dj__onednn_create(const dj__call *c, int threads, const dj__kernels *o
   problem p;
   dnnl_primitive_desc_t pd;
   if (!eligible(c)) return dj_error(DJ_E_UNSUPPORTED, "not an op for oneDNN");
+  threads = worth_threads(c, threads);
   DJ_TRY(choose(c, threads, &p, &pd));
   size_t total = 0;
   kernel *k = calloc(1, sizeof *k);

@@ -42,8 +42,9 @@ dj_val dj__op_error(dj_graph *g, const char *op, const char *fmt, ...) {
   va_start(ap, fmt);
   (void)vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
-  return dj__graph_fail(
-      g, dj_error(DJ_E_INVALID, "%s%s%s: %s", g->label, g->label[0] ? ": " : "", op, text));
+  dj_status s = dj_error(DJ_E_INVALID, "%s: %s", op, text);
+  if (g->label[0]) s = dj_error_context(s, "at '%s'", g->label);
+  return dj__graph_fail(g, s);
 }
 
 /* ---- values of one element ---- */

@@ -214,24 +214,38 @@ static dj_status import_frames(dj__import *im, dj__video_source *v, const poses 
   const dj__video_info *info = dj__video_source_info(v);
   dj__video_frame f;
   dj_status s;
-  size_t i = 0;
   uint64_t last = 0, t;
-  for (; !(s = dj__video_source_next(v, &f)); i++, last = t) {
-    if (i >= p->t.n)
-      return dj__import_bad(im, dj_error(DJ_E_FORMAT,
-                                         "%s/video.hevc: more frames than the %zu times "
-                                         "in global_pose/frame_times",
-                                         im->path, p->t.n));
-    DJ_TRY(row_time(&p->t, im->path, "global_pose/frame_times", i, last, &t));
+  size_t n = 0; // frames in the file
+  bool passed_over = false;
+  while ((s = dj__video_source_next(v, &f)) != DJ_E_END) {
+    n++;
+    if (!s && f.index >= p->t.n) {
+      s = dj_error(DJ_E_FORMAT,
+                   "%s/video.hevc: more frames than the %zu times in "
+                   "global_pose/frame_times",
+                   im->path, p->t.n);
+      return dj__import_bad(im, s);
+    }
+    if (!s && passed_over && !f.key)
+      s = dj_error(DJ_E_FORMAT, "%s/video.hevc: frame %zu builds on one that was passed over",
+                   im->path, (size_t)f.index);
+    if (!s) s = row_time(&p->t, im->path, "global_pose/frame_times", f.index, last, &t);
+    passed_over = s != DJ_OK;
+    if (s) {
+      DJ_TRY(dj__import_bad(im, s));
+      continue;
+    }
     DJ_TRY(strcmp(info->format, "jpeg") == 0
                ? dj__import_image(im, 0, t, "jpeg", f.data, f.size)
                : dj__import_video(im, 0, t, info->format, f.data, f.size));
-    dj_progress(im->info.name, i + 1, p->t.n, "frames", NULL);
+    last = t;
+    dj_progress(im->info.name, f.index + 1, p->t.n, "frames", NULL);
   }
-  if (s == DJ_E_END && i < p->t.n)
-    s = dj_error(DJ_E_FORMAT, "%s/video.hevc: %zu frames for %zu times in global_pose/frame_times",
-                 im->path, i, p->t.n);
-  return s == DJ_E_END ? DJ_OK : dj__import_bad(im, s);
+  if (n >= p->t.n) return DJ_OK;
+  return dj__import_bad(im, dj_error(DJ_E_FORMAT,
+                                     "%s/video.hevc: %zu frames for %zu times in "
+                                     "global_pose/frame_times",
+                                     im->path, n, p->t.n));
 }
 
 static dj_status import_segment(dj__import *im, const poses *p) {

@@ -168,18 +168,21 @@ static dj_status import_table(dj__import *im, const char *path) {
   return s == DJ_E_END ? DJ_OK : s;
 }
 
-static dj_status import_frames(dj__import *im, dj__video_source *v, const char *path) {
+static dj_status import_frames(dj__import *im, dj__video_source *v) {
   const dj__video_info *info = dj__video_source_info(v);
   dj__video_frame f;
   dj_status s;
-  uint64_t n = 0;
-  while (!(s = dj__video_source_next(v, &f))) {
+  while ((s = dj__video_source_next(v, &f)) != DJ_E_END) {
+    if (s) {
+      DJ_TRY(dj__import_bad(im, s));
+      continue;
+    }
     DJ_TRY(strcmp(info->format, "jpeg") == 0
                ? dj__import_image(im, 0, f.t_ns, "jpeg", f.data, f.size)
                : dj__import_video(im, 0, f.t_ns, info->format, f.data, f.size));
-    dj_progress(im->info.name, ++n, info->n_frames, "frames", NULL);
+    dj_progress(im->info.name, f.index + 1, info->n_frames, "frames", NULL);
   }
-  return s == DJ_E_END ? DJ_OK : dj_error_context(s, "%s", path);
+  return DJ_OK;
 }
 
 static dj_status run(dj__import *im) {
@@ -196,7 +199,7 @@ static dj_status run(dj__import *im) {
     s = dj__import_begin(im);
   }
   if (!s) s = import_table(im, csv);
-  if (!s) s = import_frames(im, v, video);
+  if (!s) s = import_frames(im, v);
   dj__video_source_close(v);
   free(video);
   free(csv);

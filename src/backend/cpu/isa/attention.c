@@ -209,7 +209,7 @@ dj_status DJ__I(attention)(const dj__call *c, void *self) {
   const bool in_place = values_in_place(&m, c);
   float *panels = c->workspace, *values = panels + heads * m.panels;
   float *scratch = values + (in_place ? 0 : heads * m.keys);
-  const int nt = threads_for(c, m.b * m.h * m.t * m.s);
+  const int nt = threads_for(c, m.b * m.h * m.t * m.s * 16);
 #pragma omp parallel num_threads(nt)
   {
     forward f = {.q = scratch + (size_t)omp_get_thread_num() * forward_floats(&m)};
@@ -341,7 +341,7 @@ dj_status DJ__I(attention_grad)(const dj__call *c, void *self) {
   const bool shared = m.h > m.hk; /* heads share keys: their sums are kept until all are there */
   const int64_t per = m.h / m.hk, slots = shared ? m.b * m.h : c->threads > 1 ? c->threads : 1;
   float *sums = c->workspace, *scratch = sums + slots * 2 * m.keys; // (slots, 2, S, dp)
-#pragma omp parallel num_threads(threads_for(c, m.b *m.h *m.t *m.s))
+#pragma omp parallel num_threads(threads_for(c, m.b *m.h *m.t *m.s * 16))
   {
     int64_t me = omp_get_thread_num();
     backward f = {.k = scratch + (size_t)me * backward_floats(&m)};

@@ -469,7 +469,7 @@ void DJ__I(post)(void *y, dj_dtype yt, int64_t rows, int64_t n, const void *bias
                  int act, int threads) {
   if (!bias && !act) return;
   int64_t pieces = (n + BLOCK - 1) / BLOCK;
-  int nt = rows * n < 32768 || threads < 1 ? 1 : threads;
+  int nt = rows * n < dj__worth_threads || threads < 1 ? 1 : threads;
 #pragma omp parallel for schedule(static) num_threads(nt)
   for (int64_t u = 0; u < rows * pieces; u++) {
     float x[BLOCK], b[BLOCK];

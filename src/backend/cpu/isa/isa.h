@@ -79,9 +79,9 @@ DJ__INLINE bool present(const dj__call *c, int i) {
     }                                                                                              \
   } while (0)
 
-/* Threads worth waking for `work` elements touched: all or one. */
+/* Threads for `work` elements touched: all or one. */
 DJ__INLINE int threads_for(const dj__call *c, int64_t work) {
-  return work < 32768 || c->threads < 1 ? 1 : c->threads;
+  return work < dj__worth_threads || c->threads < 1 ? 1 : c->threads;
 }
 
 /* n units split in `parts`: part i is [from, to). */

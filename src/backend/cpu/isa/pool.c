@@ -77,7 +77,7 @@ dj_status DJ__I(max_pool)(const dj__call *c, void *self) {
   (void)self;
   geometry m = geometry_of(c);
   const dj_dtype t = c->in[0].dtype;
-#pragma omp parallel for schedule(static) num_threads(threads_for(c, m.n *m.h *m.w *m.c))
+#pragma omp parallel for schedule(static) num_threads(threads_for(c, m.n *m.h *m.w *m.c * 4))
   for (int64_t u = 0; u < m.n * m.oh; u++) {
     const void *x = at(c->in[0].data, t, u / m.oh * m.h * m.w * m.c); // (H, W, C)
     void *y = at_w(c->out[0].data, t, u * m.ow * m.c);                // (OW, C)
@@ -149,7 +149,7 @@ dj_status DJ__I(max_pool_grad)(const dj__call *c, void *self) {
   (void)self;
   geometry m = geometry_of(c);
   const dj_dtype t = c->in[0].dtype;
-#pragma omp parallel for schedule(static) num_threads(threads_for(c, m.n *m.h *m.w *m.c))
+#pragma omp parallel for schedule(static) num_threads(threads_for(c, m.n *m.h *m.w *m.c * 4))
   for (int64_t u = 0; u < m.n * m.bands; u++) {
     int64_t n = u / m.bands, from = u % m.bands * m.band;
     int64_t to = from + m.band < m.h ? from + m.band : m.h, len = (to - from) * m.w * m.c;
@@ -186,7 +186,7 @@ dj_status DJ__I(avg_pool)(const dj__call *c, void *self) {
   (void)self;
   geometry m = geometry_of(c);
   const dj_dtype t = c->in[0].dtype;
-#pragma omp parallel for schedule(static) num_threads(threads_for(c, m.n *m.h *m.w *m.c))
+#pragma omp parallel for schedule(static) num_threads(threads_for(c, m.n *m.h *m.w *m.c * 4))
   for (int64_t u = 0; u < m.n * m.oh; u++) {
     const void *x = at(c->in[0].data, t, u / m.oh * m.h * m.w * m.c); // (H, W, C)
     void *y = at_w(c->out[0].data, t, u * m.ow * m.c);                // (OW, C)
@@ -237,7 +237,7 @@ dj_status DJ__I(avg_pool_grad)(const dj__call *c, void *self) {
   (void)self;
   geometry m = geometry_of(c);
   const dj_dtype t = c->in[0].dtype;
-#pragma omp parallel for schedule(static) num_threads(threads_for(c, m.n *m.h *m.w *m.c))
+#pragma omp parallel for schedule(static) num_threads(threads_for(c, m.n *m.h *m.w *m.c * 4))
   for (int64_t u = 0; u < m.n * m.h; u++) {
     const void *dy = at(c->in[0].data, t, u / m.h * m.oh * m.ow * m.c); // (OH, OW, C)
     void *dx = at_w(c->out[0].data, t, u * m.w * m.c);                  // (W, C)

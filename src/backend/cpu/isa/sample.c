@@ -85,7 +85,7 @@ dj_status DJ__I(resize)(const dj__call *c, void *self) {
   axis cols =
       axis_make((char *)c->workspace + axis_bytes(xd[1], yd[1]), xd[2], yd[2], a->mode, false);
 #pragma omp parallel for schedule(static)                                                          \
-    num_threads(threads_for(c, dj_shape_count(&c->out[0].shape)))
+    num_threads(threads_for(c, 4 * dj_shape_count(&c->out[0].shape)))
   for (int64_t u = 0; u < yd[0] * yd[1]; u++) {
     const void *x = at(c->in[0].data, t, u / yd[1] * xd[1] * xd[2] * xd[3]);
     void *y = at_w(c->out[0].data, t, u * yd[2] * yd[3]);
@@ -132,7 +132,7 @@ dj_status DJ__I(resize_grad)(const dj__call *c, void *self) {
   axis cols =
       axis_make((char *)c->workspace + axis_bytes(xd[1], yd[1]), xd[2], yd[2], a->mode, true);
 #pragma omp parallel for schedule(static)                                                          \
-    num_threads(threads_for(c, dj_shape_count(&c->in[0].shape)))
+    num_threads(threads_for(c, 4 * dj_shape_count(&c->in[0].shape)))
   for (int64_t u = 0; u < xd[0] * xd[1]; u++) {
     const void *dy = at(c->in[0].data, t, u / xd[1] * yd[1] * yd[2] * yd[3]);
     for (int64_t w = 0; w < xd[2]; w++) {
@@ -203,7 +203,7 @@ dj_status DJ__I(grid_sample)(const dj__call *c, void *self) {
   const int border = ((const dj__grid_attr *)c->attr)->border;
   const dj_dtype t = c->in[0].dtype;
 #pragma omp parallel for schedule(static)                                                          \
-    num_threads(threads_for(c, 2 * dj_shape_count(&c->out[0].shape)))
+    num_threads(threads_for(c, 8 * dj_shape_count(&c->out[0].shape)))
   for (int64_t u = 0; u < gd[0] * points; u++) {
     taps p = taps_at(grid + 2 * u, xd, border);
     const void *x = at(c->in[0].data, t, u / points * xd[1] * xd[2] * xd[3]); // (H, W, C)
@@ -292,7 +292,7 @@ dj_status DJ__I(grid_sample_grad)(const dj__call *c, void *self) {
   float *dgrid = c->out[1].data; // (N, HO, WO, 2) f32
   float *part = g.tiles > 1 ? c->workspace : dgrid;
   float *images = (float *)c->workspace + (g.tiles > 1 ? g.tiles * all : 0);
-  int nt = threads_for(c, 4 * dj_shape_count(&c->in[2].shape));
+  int nt = threads_for(c, 16 * dj_shape_count(&c->in[2].shape));
 #pragma omp parallel for schedule(static) num_threads(nt)
   for (int64_t u = 0; u < gd[0] * g.tiles; u++) {
     int64_t image = u / g.tiles, tile = u % g.tiles;
