@@ -112,6 +112,7 @@ typedef struct dj_recipe_network {
   int depth;        /* blocks in a stage */
   int stages;       /* resolutions of the backbone */
   int stack;        /* frames the backbone sees at once: the present one, differences to others */
+  int matching;     /* pixels to either side in which a frame is looked for in the one before */
   int hidden;       /* width of the recurrent state and of the heads */
   int hypotheses;   /* of the ego path */
   float dropout;    /* probability, in the heads */
@@ -120,8 +121,8 @@ typedef struct dj_recipe_network {
 } dj_recipe_network;
 
 typedef struct dj_recipe_loss {
-  dj_loss_kind kind;                             /* of the control head */
-  float steering, throttle, speed, path, choice; /* weights; 0: head not trained */
+  dj_loss_kind kind;                      /* of the control head */
+  float steering, throttle, path, choice; /* weights; 0: head not trained */
 } dj_recipe_loss;
 
 typedef struct dj_recipe_train {

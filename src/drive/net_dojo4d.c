@@ -15,7 +15,7 @@
 
 #include "drive/network.h"
 
-enum { MAX_WINDOW = 64 };
+enum { MAX_WINDOW = 64, MAX_MATCHING = 32 };
 
 /* Frames with predictions: those with all frames of a stack before them. */
 static int predicted_frames(const dj_recipe *r) {
@@ -35,6 +35,12 @@ static dj_status check(const dj_recipe *r) {
                     "%s:%d: a stack of %d frames in a window of %d; give data.frames at least as "
                     "many",
                     r->file, dj_recipe_line(r, "network.stack"), r->network.stack, r->data.frames);
+  if (r->network.matching && (r->network.stack < 2 || r->data.width < 8 * r->network.matching))
+    return dj_error(DJ_E_INVALID,
+                    "%s:%d: matching within %d pixels needs network.stack of 2 or more and frames "
+                    "at least %d pixels wide",
+                    r->file, dj_recipe_line(r, "network.matching"), r->network.matching,
+                    8 * r->network.matching);
   if (r->data.frames > MAX_WINDOW)
     return dj_error(DJ_E_LIMIT, "%s:%d: a window of %d frames; dojo4d takes up to %d", r->file,
                     dj_recipe_line(r, "data.frames"), r->data.frames, MAX_WINDOW);
@@ -83,6 +89,37 @@ static dj_val stack_frames(dj_graph *g, const dj_recipe *r, const dj__net_in *in
   for (int k = 1; k < stack; k++)
     parts[k] = dj_reshape(g, dj_sub(g, now, dj_slice(g, x, 1, stack - 1 - k, t)), one);
   return stack > 1 ? dj_concat(g, parts, stack, 3) : parts[0];
+}
+
+/*
+ * How the picture moved since the frame before, which is how the vehicle turned: mean absolute
+ * difference to that frame displaced sideways by -D..D pixels, in each half of the height
+ * and each quarter of the width, relative to the mean over displacements (a cost volume, as in
+ * stereo and optical flow). No weight lies before it, so nothing flows back and little can be
+ * overfitted. (B*T', 32)
+ */
+static dj_val matching(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
+  enum { ROWS = 2, COLUMNS = 4, WIDTH = 32 };
+  int d = r->network.matching, t = predicted_frames(r), n_d = 2 * d + 1;
+  int64_t n = (int64_t)in->b * t * in->cameras, w = in->w - 2 * d;
+  dj_val grey = dj_cast(g, dj_slice(g, in->image, 5, 1, 1), DJ_F32); // green: most of brightness
+  dj_shape s = DJ_SHAPE(n, in->h, in->w, 1);
+  dj_val now = dj_reshape(g, dj_slice(g, grey, 1, in->t - t, t), s);
+  dj_val before = dj_reshape(g, dj_slice(g, grey, 1, in->t - t - 1, t), s);
+  dj_pool_args block = {.kernel_h = in->h / ROWS, .kernel_w = (int)w / COLUMNS};
+  block.stride_h = block.kernel_h;
+  block.stride_w = block.kernel_w;
+  now = dj_slice(g, now, 2, d, w);
+  dj_val cost[2 * MAX_MATCHING + 1];
+  for (int k = 0; k < n_d; k++)
+    cost[k] = dj_avg_pool(g, dj_l1(g, now, dj_slice(g, before, 2, k, w)), &block);
+  dj_val c = dj_concat(g, cost, n_d, 3); // (B*T'*C, 2, 4, 2D + 1)
+  dj_val mean = dj_mean_keep(g, c, 1u << 3);
+  c = dj_div(g, dj_sub(g, mean, c), dj_affine(g, mean, 0.5f, 1)); // about 1 where it matches well
+  dj_shape got = dj_val_shape(g, c);
+  if (got.rank != 4) return DJ_NONE;
+  c = dj_reshape(g, c, DJ_SHAPE((int64_t)in->b * t, in->cameras * got.dim[1] * got.dim[2] * n_d));
+  return dj_relu(g, dj__layer_linear(g, "matching", c, WIDTH, 1.4f));
 }
 
 /* Features of each frame: (B*T', hidden) */
@@ -163,7 +200,7 @@ static void path_head(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_
   int64_t n = (int64_t)k * DJ_PATH_POINTS * 2;
   dj_graph_push(g, "path");
   dj_val h = dj_relu(g, dj__layer_linear(g, "hidden", x, r->network.hidden, 1.4f));
-  dj_val y = dj__layer_linear(g, "points", h, (int)n, 0.1f);
+  dj_val y = dj__layer_linear(g, "points", h, (int)n, 0.01f);
   dj_val lb = dj__layer_linear(g, "scale", h, (int)n, 0.1f);
   dj_val choice = dj__layer_linear(g, "choice", h, k, 0.5f);
   dj_graph_pop(g);
@@ -185,6 +222,7 @@ static void path_head(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_
 static void build(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool training,
                   dj__net_out *out) {
   dj_val x = frames(g, r, in, training); // (B*T', hidden)
+  if (r->network.matching) x = dj_concat(g, (dj_val[]){x, matching(g, r, in)}, 2, 1);
   dj_val seen = x;
   if (r->network.speed_input) x = dj_concat(g, (dj_val[]){x, vehicle(g, r, in)}, 2, 1);
   if (r->network.recurrent) x = dj_concat(g, (dj_val[]){fuse(g, r, in, x), seen}, 2, 1);

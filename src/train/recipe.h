@@ -41,6 +41,9 @@
   X(INT, P, depth, S, depth, 0, 64, 1, "residual blocks in a stage")                               \
   X(INT, P, stack, S, stack, 1, 8, 1,                                                              \
     "frames the backbone sees at once: the present one and its differences to those before")       \
+  X(INT, P, matching, S, matching, 0, 32, 0,                                                       \
+    "pixels to either side in which each part of a frame is looked for in the one before, which "  \
+    "shows how the vehicle turns; 0: not")                                                         \
   X(INT, P, stages, S, stages, 1, 8, 4, "resolutions of the backbone")                             \
   X(INT, P, hidden, S, hidden, 1, 65536, 128, "width of the recurrent state and of the heads")     \
   X(INT, P, hypotheses, S, hypotheses, 1, 64, 3, "of the ego path")                                \
@@ -51,7 +54,6 @@
 #define DJ__LOSS_KEYS(X, P, S)                                                                     \
   X(FLOAT, P, steering, S, steering, 0, 1e6, 1, "weight; 0: not trained")                          \
   X(FLOAT, P, throttle, S, throttle, 0, 1e6, 0.1, "weight; 0: not trained")                        \
-  X(FLOAT, P, speed, S, speed, 0, 1e6, 0, "weight; 0: not trained")                                \
   X(FLOAT, P, path, S, path, 0, 1e6, 1, "weight; 0: not trained")                                  \
   X(FLOAT, P, choice, S, choice, 0, 1e6, 0.1, "weight of choosing among the path's hypotheses")
 
