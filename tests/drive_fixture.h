@@ -418,8 +418,8 @@ static inline char *fx_dump(const char *path) {
 
 /* Recorded drives, where they are: DOJO_DATA or ../shared/data. NULL: not there, said once. */
 static inline const char *fx_recorded(const char *name) {
-  const char *root = getenv("DOJO_DATA");
-  const char *path = fx_path(root ? root : DOJO_SOURCE_DIR "/../shared/data", name);
+  const char *data = getenv("DOJO_DATA");
+  const char *path = fx_path(data ? data : DOJO_SOURCE_DIR "/../shared/data", name);
   if (dj__exists(path)) return path;
   print_message("skipped: the recorded drive %s is not there\n", path);
   return NULL;

@@ -6,22 +6,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <fcntl.h>
-#include <ftw.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 #include <cmocka.h>
 #include <jansson.h>
 
-#include "base/fs.h"
+#include "cli_fixture.h"
 #include "dojo/train.h"
 
-static char root[] = "/tmp/dojo-train-cli-XXXXXX";
 static const char recipe[] =
     "name: small\n"
     "data: {width: 48, height: 32, crop: [0, 0.3, 0, 0], frames: 2, labels: [control]}\n"
@@ -34,71 +26,11 @@ static const char recipe[] =
     "  checkpoint_every: 4\n"
     "  validate_every: 15\n";
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) {
-  (void)st;
-  (void)type;
-  (void)f;
-  return remove(path);
-}
-static int remove_root(void **state) {
-  (void)state;
-  return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-// Starts the program in `root`, its output in files out.txt and err.txt.
-static pid_t start(const char *const *args) {
-  pid_t pid = fork();
-  assert_true(pid >= 0);
-  if (pid) return pid;
-  const char *argv[16] = {DOJO_BINARY};
-  for (int i = 0; args[i] && i < 14; i++) argv[i + 1] = args[i];
-  int out = -1, err = -1;
-  if (chdir(root) == 0) {
-    out = open("out.txt", O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    err = open("err.txt", O_WRONLY | O_CREAT | O_TRUNC, 0666);
-  }
-  if (out >= 0 && err >= 0 && dup2(out, 1) >= 0 && dup2(err, 2) >= 0)
-    execv(DOJO_BINARY, (char *const *)argv);
-  _exit(127);
-}
-
-static int finish(pid_t pid) {
-  int status;
-  assert_int_equal(waitpid(pid, &status, 0), pid);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-static char *text_of(const char *name) {
-  char *path = dj__join(root, name), *text;
-  size_t n;
-  if (dj__read_file(path, 1 << 20, &text, &n)) fail_msg("%s", dj_error_message());
-  free(path);
-  return text;
-}
-
-static void assert_has(const char *file, const char *part) {
-  char *text = text_of(file);
-  if (!strstr(text, part)) fail_msg("%s lacks '%s':\n%s", file, part, text);
-  free(text);
-}
-
-#define RUN(...) finish(start((const char *const[]){__VA_ARGS__, NULL}))
-#define EXPECT(code, ...)                                                                          \
-  do {                                                                                             \
-    int got_ = RUN(__VA_ARGS__);                                                                   \
-    if (got_ != (code)) {                                                                          \
-      char *err_ = text_of("err.txt");                                                             \
-      fail_msg("exit code %d, wanted %d:\n%s", got_, code, err_);                                  \
-    }                                                                                              \
-  } while (0)
-
 static int make_root(void **state) {
   (void)state;
   if (!mkdtemp(root)) return -1;
-  char *path = dj__join(root, "small.yaml");
-  dj_status s = dj__write_file_atomic(path, recipe, strlen(recipe));
-  free(path);
-  return s || RUN("ingest", "synth:3:160", "--store", "S") ? -1 : 0;
+  put("small.yaml", recipe);
+  return RUN("ingest", "synth:3:160", "--store", "S") ? -1 : 0;
 }
 
 static char *final_bytes(const char *run, size_t *n) {
@@ -207,18 +139,14 @@ static void mistakes_say_what_to_do(void **state) {
   EXPECT(DJ_E_INVALID, "train", "small.yaml", "--store", "S", "--out", "x", "--precision", "f16");
   EXPECT(DJ_E_EXISTS, "train", "small.yaml", "--store", "S", "--out", "whole");
   assert_has("err.txt", "dojo train --resume whole");
-  char *path = dj__join(root, "bad.yaml");
-  static const char bad[] = "data:\n  widht: 3\n";
-  assert_int_equal(dj__write_file_atomic(path, bad, strlen(bad)), DJ_OK);
+  put("bad.yaml", "data:\n  widht: 3\n");
   EXPECT(DJ_E_FORMAT, "train", "bad.yaml", "--store", "S", "--out", "x");
   assert_has("err.txt", "bad.yaml:2: unknown key 'widht' in 'data'; did you mean 'width'?");
-  static const char network[] = "data: {width: 48, height: 32}\nnetwork:\n  name: dojo5d\n"
-                                "train: {steps: 1, batch: 1}\n";
-  assert_int_equal(dj__write_file_atomic(path, network, strlen(network)), DJ_OK);
+  put("bad.yaml", "data: {width: 48, height: 32}\nnetwork:\n  name: dojo5d\n"
+                  "train: {steps: 1, batch: 1}\n");
   EXPECT(DJ_E_NOT_FOUND, "train", "bad.yaml", "--store", "S", "--out", "x");
   assert_has("err.txt", "dojo4d");
-  free(path);
-  path = dj__join(root, "x");
+  char *path = dj__join(root, "x");
   assert_false(dj__exists(path)); // none of these left a folder
   free(path);
   EXPECT(DJ_E_NOT_FOUND, "runs", "S");

@@ -1,6 +1,7 @@
 /* `dojo store`: what a store holds, its splits, making its catalogue anew, checking it. */
 #include <inttypes.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -252,25 +253,24 @@ static int remove_drives(dj_store *s, int n, char **names) {
   return 0;
 }
 
-static int bad_use(const char *fmt, const char *value) {
+static int __attribute__((format(printf, 1, 2))) bad_use(const char *fmt, ...) {
+  va_list ap;
   (void)fprintf(stderr, "dojo store: ");
-  (void)fprintf(stderr, fmt, value);
+  va_start(ap, fmt);
+  (void)vfprintf(stderr, fmt, ap);
+  va_end(ap);
   (void)fprintf(stderr, "; see dojo store --help\n");
   return dj_exit_code(DJ_E_INVALID);
 }
 
-static const char *nearest_verb(const char *verb) {
+static int unknown_verb(const char *verb) {
   static const char *const verbs[] = {"ls", "split", "rebuild", "check", "rm"};
-  const char *near = "ls";
-  int best = 100;
-  for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
-    int d = dj__edit_distance(verb, verbs[i]);
-    if (d < best) {
-      best = d;
-      near = verbs[i];
-    }
-  }
-  return near;
+  enum { N = sizeof verbs / sizeof *verbs };
+  for (int i = 0; i < N; i++)
+    if (!strcmp(verb, verbs[i])) return 0;
+  const char *near = dj__nearest(verb, verbs, N);
+  if (near) return bad_use("unknown '%s'; did you mean '%s'?", verb, near);
+  return bad_use("unknown '%s'; there are ls, split, rebuild, check and rm", verb);
 }
 
 int dj__cmd_store(int argc, char **argv) {
@@ -291,12 +291,13 @@ int dj__cmd_store(int argc, char **argv) {
   char **pos;
   int rc = dj__parse_options(argc, argv, list_of_options, help, &n, &pos);
   if (rc >= 0) return rc;
-  if (n < 1) return bad_use("%s", "what to do is missing: ls, split, rebuild, check or rm");
+  if (n < 1) return bad_use("what to do is missing: ls, split, rebuild, check or rm");
   const char *verb = pos[0];
   bool rm = !strcmp(verb, "rm");
-  if (!o.store) return bad_use("%s", "--store DIR is missing");
+  if ((rc = unknown_verb(verb))) return rc;
+  if (!o.store) return bad_use("--store DIR is missing");
   if (n > 1 && !rm) return bad_use("'%s' is one argument too many", pos[1]);
-  if (n < 2 && rm) return bad_use("%s", "rm: which drives?");
+  if (n < 2 && rm) return bad_use("rm: which drives?");
   if (!strcmp(verb, "rebuild")) return rebuild(&o);
   dj_store *s;
   dj_status st = dj_store_open(o.store, DJ_STORE_EXISTING, &s);
@@ -307,13 +308,8 @@ int dj__cmd_store(int argc, char **argv) {
     rc = split(s, &o);
   else if (!strcmp(verb, "check"))
     rc = check(s, &o);
-  else if (rm)
+  else
     rc = remove_drives(s, n - 1, pos + 1);
-  else {
-    (void)fprintf(stderr, "dojo store: unknown '%s'; did you mean '%s'?\n", verb,
-                  nearest_verb(verb));
-    rc = dj_exit_code(DJ_E_INVALID);
-  }
   dj_store_close(s);
   return rc;
 }
