@@ -15,6 +15,7 @@
 #include "dojo/train.h"
 #include "drive_fixture.h"
 #include "fleet/video.h"
+#include "train/events.h"
 
 enum { FRAMES = 200, TEST_FRAMES = 40 }; // the last 20 %
 
@@ -200,6 +201,38 @@ static void pictures(void **state) {
   check_sheet("p.png", 20); // it lies under the network's, mostly
 }
 
+typedef struct curves {
+  int pictures, errors, losses;
+} curves;
+
+static void take_event(void *user, const dj__event *e) {
+  curves *c = user;
+  if (!e->tag) return;
+  c->errors += !strcmp(e->tag, "validation/steering/mae");
+  c->losses += !strcmp(e->tag, "train/loss");
+  if (!e->png) return;
+  uint8_t *rgb;
+  int w, h;
+  fx_ok(dj_image_decode(e->png, e->png_size, 1 << 20, &rgb, &w, &h));
+  assert_true(strstr(e->tag, "validation/frame-") == e->tag);
+  assert_int_equal(w, 320);
+  assert_true(count_colour(rgb, w * h, 79, 176, 255) > 20); // what the network says
+  free(rgb);
+  c->pictures++;
+}
+
+/* Pictures of the same validation frames after each validation. */
+static void sample_pictures(void **state) {
+  (void)state;
+  curves c = {0};
+  char *dir = dj__join(root, "R");
+  fx_ok(dj__events_read_dir(dir, take_event, &c));
+  free(dir);
+  assert_int_equal(c.errors, 2);
+  assert_int_equal(c.pictures, 2 * 4);
+  assert_true(c.losses > 0);
+}
+
 static void mistakes_say_what_to_do(void **state) {
   (void)state;
   EXPECT(DJ_E_INVALID, "eval");
@@ -246,6 +279,7 @@ int main(void) {
       cmocka_unit_test(steering_scores),
       cmocka_unit_test(path_scores),
       cmocka_unit_test(pictures),
+      cmocka_unit_test(sample_pictures),
       cmocka_unit_test(mistakes_say_what_to_do),
       cmocka_unit_test(damaged_weights_are_refused),
   };

@@ -463,3 +463,46 @@ void dj__draw_trace(cairo_t *c, const dj__trace *s, double t0, double t1, double
   }
   cairo_restore(c);
 }
+
+/* ---- samples ---- */
+
+static dj_status take_pixels(cairo_surface_t *s, int w, int h, uint8_t **rgb) {
+  cairo_surface_flush(s);
+  const unsigned char *from = cairo_image_surface_get_data(s);
+  uint8_t *to = from ? malloc((size_t)w * (size_t)h * 3) : NULL;
+  if (!to) return dj_error(DJ_E_NOMEM, "no memory for a picture of %d x %d", w, h);
+  size_t stride = (size_t)cairo_image_surface_get_stride(s);
+  for (int y = 0; y < h; y++)
+    for (int x = 0; x < w; x++) {
+      uint32_t p;
+      memcpy(&p, from + (size_t)y * stride + 4 * (size_t)x, sizeof p);
+      uint8_t *out = to + ((size_t)y * (size_t)w + (size_t)x) * 3;
+      out[0] = (uint8_t)(p >> 16);
+      out[1] = (uint8_t)(p >> 8);
+      out[2] = (uint8_t)p;
+    }
+  *rgb = to;
+  return DJ_OK;
+}
+
+dj_status dj__draw_sample(const dj__moment *m, uint8_t **rgb, int *w, int *h) {
+  enum { WIDTH = 320, BAR = 12, MAP = 200 };
+  int scene = (int)lround(fmin(WIDTH, WIDTH * (double)m->h / m->w));
+  bool steered = !isnan(m->driver) || !isnan(m->network);
+  *rgb = NULL;
+  *w = WIDTH;
+  *h = scene + (steered ? BAR : 0) + (m->network_path ? MAP : 0);
+  cairo_surface_t *s = cairo_image_surface_create(CAIRO_FORMAT_RGB24, *w, *h);
+  cairo_t *c = cairo_create(s);
+  dj__draw_background(c, *w, *h);
+  dj__draw_scene(c, m, (dj__rect){0, 0, WIDTH, scene});
+  if (steered) dj__draw_bar(c, m, (dj__rect){0, scene, WIDTH, BAR});
+  double ahead = 5;
+  for (int i = 0; i < DJ_PATH_POINTS && m->network_path; i++)
+    ahead = fmax(ahead, fmin(400, (double)m->network_path[2 * i]));
+  if (m->network_path) dj__draw_map(c, m, dj__round_up(ahead), (dj__rect){0, *h - MAP, WIDTH, MAP});
+  cairo_destroy(c);
+  dj_status st = take_pixels(s, *w, *h, rgb);
+  cairo_surface_destroy(s);
+  return st;
+}

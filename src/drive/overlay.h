@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "dojo/drivelog.h"
+#include "dojo/status.h"
 
 /* One moment. NaN and NULL: not known. */
 typedef struct dj__moment {
@@ -64,6 +65,9 @@ void dj__draw_map(cairo_t *c, const dj__moment *m, double ahead, dj__rect r);
 void dj__draw_wheels(cairo_t *c, const dj__moment *m, dj__rect r);
 /* A bar from full left to full right with a mark each. */
 void dj__draw_bar(cairo_t *c, const dj__moment *m, dj__rect r);
+/* A small picture of one moment for TensorBoard: the picture with pointers, the bar where there is
+ * steering, the map where there is a path. *rgb (h, w, 3) is malloc'ed. */
+dj_status dj__draw_sample(const dj__moment *m, uint8_t **rgb, int *w, int *h);
 /* The trace from t0 to t1; a line at `now` (NaN: none), behind which the network is not drawn. */
 void dj__draw_trace(cairo_t *c, const dj__trace *s, double t0, double t1, double now, dj__rect r);
 

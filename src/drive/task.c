@@ -9,11 +9,13 @@
 #include "drive/task.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/fs.h"
 #include "dojo/data.h"
+#include "drive/overlay.h"
 
 typedef struct drive_task {
   dj_task base;
@@ -267,6 +269,48 @@ static dj_status validate(dj_task *base, dj_program *p, dj_scores *scores) {
   return DJ_OK;
 }
 
+/* Validation window i of the batch, as the curves show it: the picture is the network's input. */
+static dj_status draw(const drive_task *t, const dj_batch *b, dj_program *p, int i,
+                      dj_picture *out) {
+  int64_t last = (int64_t)(i + 1) * b->t - 1;
+  dj__prediction said;
+  dj__drive_read(p, t->recipe, i, &said);
+  bool control = (t->recipe->data.labels & DJ_LABEL_CONTROL) != 0;
+  dj__moment m = {.picture = b->image + last * b->cameras * b->h * b->w * 3,
+                  .w = b->w,
+                  .h = b->h,
+                  .driver = b->control_mask[last * 3] > 0 ? (double)b->control[last * 3] : NAN,
+                  .network = control ? (double)said.steering : NAN,
+                  .scale = control ? (double)said.steering_scale : NAN,
+                  .driver_path = b->path + last * DJ_PATH_POINTS * 3,
+                  .driver_mask = b->path_mask + last * DJ_PATH_POINTS,
+                  .network_path = said.path,
+                  .network_lb = said.path_lb,
+                  .speed = b->velocity_mask[last * 2] > 0 ? (double)b->velocity[last * 2] : NAN};
+  return dj__draw_sample(&m, &out->rgb, &out->width, &out->height);
+}
+
+/* Windows spread evenly over the validation split; the same ones every time. */
+static dj_status pictures(dj_task *base, dj_program *p, dj_picture *out, int max, int *n) {
+  drive_task *t = (drive_task *)base;
+  *n = 0;
+  uint64_t size = t->validation ? dj_dataset_size(t->validation) : 0;
+  uint64_t count = size < (uint64_t)max ? size : (uint64_t)max;
+  for (uint64_t k = 0; k < count; k++) {
+    uint64_t sample = (2 * k + 1) * size / (2 * count), batch = (uint64_t)t->recipe->train.batch;
+    dj_batch b;
+    DJ_TRY(dj_loader_next(t->validation_loader, sample / batch, &b));
+    dj__drive_fill(p, &b);
+    dj_status s = dj_program_run(p, 0);
+    if (!s) s = draw(t, &b, p, (int)(sample % batch), &out[*n]);
+    (void)snprintf(out[*n].name, sizeof out[*n].name, "frame-%llu", (unsigned long long)sample);
+    dj_loader_release(t->validation_loader, &b);
+    DJ_TRY(s);
+    ++*n;
+  }
+  return DJ_OK;
+}
+
 static dj_status describe(dj_task *base, char **json) {
   drive_task *t = (drive_task *)base;
   *json = dj__strf("{\"task\": \"drive\", \"network\": \"%s\", \"data\": \"%s\", \"cameras\": %d}",
@@ -289,6 +333,7 @@ static const dj_task_ops ops = {.name = "drive",
                                 .fill = fill,
                                 .validate = validate,
                                 .describe = describe,
+                                .pictures = pictures,
                                 .steps_per_epoch = steps_per_epoch,
                                 .scalars = scalars,
                                 .destroy = destroy};

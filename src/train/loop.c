@@ -21,7 +21,7 @@
 #include "train/events.h"
 #include "train/run.h"
 
-enum { MAX_PICTURES = 8, MAX_SCALARS = 32 };
+enum { MAX_PICTURES = 4, MAX_SCALARS = 32 };
 
 typedef struct loop {
   dj_run *run;
@@ -45,6 +45,7 @@ typedef struct loop {
   dj__events *events;
   dj__run_state state; // step: updates done
   uint64_t first_step; // where this process began
+  uint64_t pictured;   // eighths of the run that sample pictures were drawn for
 
   // Time, in seconds of the monotonic clock:
   double began, last_checkpoint, last_progress, last_flush;
@@ -250,8 +251,12 @@ static dj_status checkpoint(loop *l, bool is_best, bool wait) {
            : DJ_OK;
 }
 
+/* Eight times a run: more would be looked at by nobody, and small networks train faster than
+ * pictures are drawn. */
 static dj_status log_pictures(loop *l) {
-  if (!l->task->ops->pictures) return DJ_OK;
+  uint64_t part = l->state.step * 8 / l->total;
+  if (!l->task->ops->pictures || part <= l->pictured) return DJ_OK;
+  l->pictured = part;
   dj_picture p[MAX_PICTURES] = {0};
   int n = 0;
   dj_status s = l->task->ops->pictures(l->task, l->eval_program, p, MAX_PICTURES, &n);
