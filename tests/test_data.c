@@ -108,6 +108,9 @@ static void check_sample(const dj_batch *b, int i, const dj_frame_ref *r, int cl
     fx_near((double)b->control[at * 3 + 1], 0, 0);
     fx_near((double)b->control[at * 3 + 2], 0.25, 0);
     fx_near((double)b->speed[at], 4, 0);
+    fx_near((double)b->velocity[at * 2], 4, 0); // as recorded
+    fx_near((double)b->velocity_mask[at * 2 + 1], frame > 0, 0);
+    fx_near((double)b->velocity[at * 2 + 1], frame > 0 ? 0.01e9 / (double)STEP_NS : 0, 1e-4);
     int before = (int)r->frame - (t - k) * 2; // the window's frame before
     if (before < clip_start) before = clip_start;
     fx_near((double)b->motion_mask[at], k > 0, 0);
@@ -463,6 +466,8 @@ static uint64_t hash_batch(const dj_batch *b) {
                {b->path_mask, bt * 33 * 4},
                {b->motion, bt * 12},
                {b->motion_mask, bt * 4},
+               {b->velocity, bt * 8},
+               {b->velocity_mask, bt * 8},
                {b->sample, (size_t)b->b * 8}};
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
     for (size_t k = 0; k < parts[i].size; k++)
@@ -544,6 +549,53 @@ static void permutation(void **state) {
   dj_dataset_close(ds);
 }
 
+/* With a hop an epoch has every H-th window, counted from a frame drawn for the epoch. */
+static void hops(void **state) {
+  enum { SIZE = 98, HOP = 4, BATCH = 8, WINDOWS = 25, EPOCH = 4, EPOCHS = 12 };
+  const char *store = fx_path(*state, "S");
+  free(make_drive(store, "a", SIZE, 1, false));
+  dj_data_spec spec = make_spec(store);
+  dj_dataset *ds = open_data(&spec);
+  dj_batch b;
+  dj_loader *ld = open_loader(ds, &(dj_loader_options){.batch = BATCH, .hop = HOP});
+  assert_int_equal(dj_loader_epoch_steps(ld), EPOCH); // ceil(ceil(98 / 4) / 8)
+  for (uint64_t step = 0; step < EPOCH; step++) {     // unshuffled: 0, 4, 8, ..., and round
+    fx_ok(dj_loader_next(ld, step, &b));
+    for (int i = 0; i < BATCH; i++)
+      assert_int_equal(b.sample[i], (step * BATCH + (uint64_t)i) % WINDOWS * HOP);
+    dj_loader_release(ld, &b);
+  }
+  dj_loader_close(ld);
+
+  int phases[HOP] = {0};
+  ld = open_loader(ds, &(dj_loader_options){
+                           .batch = BATCH, .hop = HOP, .seed = 5, .shuffle = true, .threads = 3});
+  for (uint64_t epoch = 0; epoch < EPOCHS; epoch++) {
+    int times[SIZE] = {0}, phase = HOP;
+    for (uint64_t k = 0; k < EPOCH; k++) {
+      fx_ok(dj_loader_next(ld, epoch * EPOCH + k, &b));
+      for (int i = 0; i < BATCH; i++) {
+        assert_true(b.sample[i] < SIZE);
+        times[b.sample[i]]++;
+      }
+      dj_loader_release(ld, &b);
+    }
+    for (int i = 0; i < HOP; i++)
+      if (times[i]) phase = i;
+    assert_true(phase < HOP);
+    phases[phase]++;
+    for (int i = 0; i < SIZE - HOP; i++) { // every H-th, and no other; a few twice to fill up
+      assert_true(i % HOP == phase ? times[i] >= 1 : times[i] == 0);
+      assert_true(times[i] <= 2);
+    }
+  }
+  int met = 0;
+  for (int i = 0; i < HOP; i++) met += phases[i] > 0;
+  assert_true(met >= 3); // of four, in twelve epochs
+  dj_loader_close(ld);
+  dj_dataset_close(ds);
+}
+
 static void holding_batches(void **state) {
   const char *store = fx_path(*state, "S");
   free(make_drive(store, "a", 40, 1, false));
@@ -565,9 +617,10 @@ static void holding_batches(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      FX_TEST(windows),       FX_TEST(cropping),    FX_TEST(cameras),     FX_TEST(choosing),
-      FX_TEST(bad_specs),     FX_TEST(shards),      FX_TEST(changed_log), FX_TEST(broken_frame),
-      FX_TEST(two_processes), FX_TEST(determinism), FX_TEST(permutation), FX_TEST(holding_batches),
+      FX_TEST(windows),         FX_TEST(cropping),    FX_TEST(cameras),     FX_TEST(choosing),
+      FX_TEST(bad_specs),       FX_TEST(shards),      FX_TEST(changed_log), FX_TEST(broken_frame),
+      FX_TEST(two_processes),   FX_TEST(determinism), FX_TEST(permutation), FX_TEST(hops),
+      FX_TEST(holding_batches),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
