@@ -62,7 +62,15 @@ class Dojo4d(nn.Module):
         self.gru = None
         if "queue/input/weight" in shapes:
             self.gru = nn.GRU(shapes["queue/input/weight"][1], hidden, batch_first=True)
-        self.speed = "queue/input/weight" in shapes and shapes["queue/input/weight"][1] > hidden
+        self.matching, extra = 0, 0  # pixels to either side
+        if "matching/weight" in shapes:
+            extra, costs = shapes["matching/weight"]
+            self.matching = (costs // (8 * self.cameras) - 1) // 2
+        width = shapes["control/hidden/weight" if "control/hidden/weight" in shapes
+                       else "path/hidden/weight"][1]
+        if self.gru is not None:
+            width = shapes["queue/input/weight"][1]
+        self.speed = width > hidden + extra
         if self.cameras > 1:
             self.camera = nn.Parameter(torch.zeros(self.cameras, hidden))
 
@@ -75,7 +83,25 @@ class Dojo4d(nn.Module):
         x = torch.cat(parts, -1) if self.stack > 1 else now
         return x.reshape(-1, *x.shape[3:]).permute(0, 3, 1, 2)
 
-    def forward(self, image, speed, motion):
+    def costs(self, image, t):  # of displacements sideways -> (B * T', features)
+        d, n = self.matching, image.shape[0] * t * self.cameras
+        g = image[..., 1].float()
+        now = g[:, -t:].reshape(n, 1, *g.shape[3:])
+        before = g[:, -t - 1:-1].reshape(n, 1, *g.shape[3:])
+        w = now.shape[3] - 2 * d
+        now, block = now[..., d:d + w], (now.shape[2] // 2, w // 4)
+        c = torch.cat([F.avg_pool2d((now - before[..., k:k + w]).abs(), block)
+                       for k in range(2 * d + 1)], 1).permute(0, 2, 3, 1)  # (n, 2, 4, 2D + 1)
+        mean = c.mean(3, keepdim=True)
+        return ((mean - c) / (0.5 * mean + 1)).reshape(image.shape[0] * t, -1)
+
+    def extrapolate(self, velocity):  # (B, T', 2) -> (B, T', 1, 33, 2)
+        at = 10 * (torch.arange(33) / 32) ** 2
+        d = velocity[..., :1] * at
+        a = (velocity[..., 1:] * at).clamp(-1, 1)
+        return torch.stack([d * (1 - a * a / 6), d * a / 2], -1)[:, :, None]
+
+    def forward(self, image, velocity):
         b, p = image.shape[0], self.parts
         t = self.window - self.stack + 1
         x = self.images(image)
@@ -87,9 +113,11 @@ class Dojo4d(nn.Module):
         if self.cameras > 1:
             x = (x.view(b * t, self.cameras, -1) + self.camera).sum(1)
         x = F.relu(x)
+        if self.matching:
+            x = torch.cat([x, F.relu(p["matching"](self.costs(image, t)))], 1)
         seen = x
         if self.speed:
-            vehicle = torch.cat([speed[:, -t:].reshape(-1, 1) * 0.05, motion[:, -t:].reshape(-1, 3)], 1)
+            vehicle = velocity[:, -t:].reshape(-1, 2) * torch.tensor([0.05, 2])
             x = torch.cat([x, vehicle], 1)
         if self.gru is not None:
             x = torch.cat([self.gru(x.view(b, t, -1))[0].reshape(b * t, -1), seen], 1)
@@ -99,7 +127,10 @@ class Dojo4d(nn.Module):
         if "path_hidden" in p:
             h = F.relu(p["path_hidden"](x))
             k = p["path_choice"].out_features
-            out["path"] = p["path_points"](h).view(b, t, k, 33, 2)
+            scale = 1 + 10 * (torch.arange(33) / 32) ** 2
+            out["path"] = p["path_points"](h).view(b, t, k, 33, 2) * scale[:, None]
+            if self.speed:
+                out["path"] = out["path"] + self.extrapolate(velocity[:, -t:])
             out["path_lb"] = p["path_scale"](h).view(b, t, k, 33, 2).clamp(-5, 5)
             out["choice"] = p["path_choice"](h).view(b * t, k)
         return out
@@ -117,7 +148,7 @@ class PilotNet(nn.Module):
             nn.Linear(w(n)[1], w(n)[0]) for n in ("fc1", "fc2", "fc3", "control"))
         self.drop = row["dropout"]
 
-    def forward(self, image, speed, motion):
+    def forward(self, image, velocity):
         x = image[:, -1, 0].float().mul_(2 / 255).sub_(1).permute(0, 3, 1, 2)
         for c in self.convs:
             x = F.relu(c(x))
@@ -170,7 +201,7 @@ class Peer:
             raise SystemExit(f"{row['recipe']}: {ours} parameters here, {theirs} in PyTorch")
         b, t = i["batch"], i["frames"]
         self.inputs = (torch.randint(0, 256, (b, t, i["cameras"], i["height"], i["width"], 3),
-                                     dtype=torch.uint8), torch.rand(b, t), torch.rand(b, t, 3))
+                                     dtype=torch.uint8), torch.rand(b, t, 2))
         self.labels = {"control": torch.rand(b, t, 3), "control_mask": torch.ones(b, t, 3),
                        "path": torch.rand(b, t, 33, 3), "path_mask": torch.ones(b, t, 33)}
         self.net, self.clip, self.ema = net, row["clip"], row["ema"]

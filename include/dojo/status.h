@@ -46,7 +46,8 @@ const char *dj_error_message(void);
  */
 dj_status dj_error(dj_status s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Puts context in front of the present message ("while reading F: ...") and returns `s`. */
+/* Puts context in front of the present message ("while reading F: ...") and returns `s`. Context
+ * that the message begins with already is not said twice. */
 dj_status dj_error_context(dj_status s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Records a failure from errno: "<fmt>: <strerror>". ENOSPC and EDQUOT give DJ_E_NO_SPACE, ENOENT,

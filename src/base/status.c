@@ -44,6 +44,8 @@ dj_status dj_error_context(dj_status s, const char *fmt, ...) {
   va_start(ap, fmt);
   int n = vsnprintf(text, sizeof text, fmt, ap);
   va_end(ap);
+  if (n > 0 && (size_t)n < sizeof text && !strncmp(message, text, (size_t)n) && message[n] == ':')
+    return s;
   if (n >= 0 && (size_t)n < sizeof text)
     (void)snprintf(text + n, sizeof text - (size_t)n, ": %s",
                    message[0] ? message : dj_status_text(s));
