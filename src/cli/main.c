@@ -41,6 +41,14 @@ static void calm_waiting(char **argv) {
   (void)execv(self, argv); // where that fails we go on as we are
 }
 
+#ifdef __SANITIZE_ADDRESS__
+/* fontconfig keeps the fonts it found until the process ends. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) {
+  return "leak:libfontconfig";
+}
+#endif
+
 int main(int argc, char **argv) {
   calm_waiting(argv);
   dj__cli_init();
