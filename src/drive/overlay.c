@@ -237,8 +237,9 @@ void dj__draw_map(cairo_t *c, const dj__moment *m, double ahead, dj__rect r) {
   cairo_clip(c);
   cairo_set_line_width(c, 1);
   double step = dj__round_up(ahead / 6);
-  for (double d = step; d <= ahead * 1.05; d += step) {
+  for (int i = 1; i * step <= ahead * 1.05; i++) {
     char text[32];
+    double d = i * step;
     (void)snprintf(text, sizeof text, "%g m", d);
     ink(c, LINE, 1);
     cairo_arc(c, x0, y0, d * k, -M_PI, 0);
@@ -386,8 +387,9 @@ static void grid(cairo_t *c, const axes *a, const char *title) {
     coloured_text(c, a->r.x + 4, y - 3, 11, DIM, text);
   }
   double step = dj__round_up((a->t1 - a->t0) / 16);
-  for (double t = ceil(a->t0 / step) * step; t <= a->t1; t += step) {
+  for (long i = (long)ceil(a->t0 / step); (double)i * step <= a->t1; i++) {
     char text[32];
+    double t = (double)i * step;
     (void)snprintf(text, sizeof text, "%g s", t);
     if (t >= 0 && at_x(a, t) < a->r.x + a->r.w - 30)
       coloured_text(c, at_x(a, t) + 2, a->r.y + a->r.h - 4, 10, DIM, text);
