@@ -465,8 +465,9 @@ static void test_same_bits_every_time(void **state) {
 static void test_ref_and_cpu_agree(void **state) {
   (void)state;
   trace ref = trained(&(dj_compile_options){.backend = "ref", .threads = 1, .seed = 9}, 4);
-  static const char *const isas[] = {"generic", NULL};
-  for (int i = 0; i < 2; i++) {
+  static const char *const isas[] = {"generic", "avx2", NULL};
+  for (int i = 0; i < 3; i++) {
+    if (i == 1 && !__builtin_cpu_supports("avx2")) continue;
     trace cpu = trained(&(dj_compile_options){.threads = 2, .seed = 9, .isa = isas[i]}, 4);
     for (int s = 0; s < 4; s++)
       if (fabsf(ref.loss[s] - cpu.loss[s]) > 2e-4f * fabsf(ref.loss[s]))
@@ -537,8 +538,9 @@ static void check_allocations(dj_graph *g, const dj_compile_options *o, bool lib
   assert_true(before > 100); // the counter counts
   for (int s = 1; s < 6; s++) OK(dj_program_run(p, (uint64_t)s));
   int64_t made = allocations - before;
-  assert_int_equal(large_allocations, large);
   assert_int_equal(allocations - frees, kept);
+  if (!getenv("ONEDNN_MAX_CPU_ISA")) // its products for AVX2 make their buffers anew
+    assert_int_equal(large_allocations, large);
   if (!libraries && made) fail_msg("%lld allocations in 5 steps", (long long)made);
   dj_program_destroy(p);
   dj_graph_destroy(g);
