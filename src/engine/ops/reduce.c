@@ -297,6 +297,10 @@ static const dj__sample samples_sum[] = {
     {"threads, wide", 1, {DJ__F32(31, 1500)}, REDUCE(1, false, 1)},
     {"threads, outer and middle", 1, {DJ__F32(5, 9, 31, 41)}, REDUCE(5, false, 1)},
     {"threads, outer and inner", 1, {DJ__F32(5, 9, 31, 41)}, REDUCE(9, false, 1)},
+    {"pairs", 1, {DJ__F32(37, 2)}, REDUCE(2, false, 1)},
+    {"threads, colours", 1, {DJ__F32(3, 53, 47, 3)}, REDUCE(8, true, 1.0f / 3)},
+    {"fours", 1, {DJ__F32(5, 19, 4)}, REDUCE(4, false, 0.25f)},
+    {"colours", 1, {DJ__F32(40, 52, 160, 3)}, REDUCE(8, false, 1.0f / 3), .bench = true},
     {"bias gradient", 1, {DJ__F32(32, 60, 80, 32)}, REDUCE(7, false, 1), .bench = true},
     {"mean loss", 1, {DJ__F32(4096, 256)}, REDUCE(3, false, 1e-6f), .bench = true},
 };
