@@ -547,6 +547,26 @@ static void check_allocations(dj_graph *g, const dj_compile_options *o, bool lib
   dj_vars_destroy(vars);
 }
 
+/* A program that does not fit is refused before anything is allocated, and says what would help. */
+static void test_too_little_memory(void **state) {
+  (void)state;
+  dj_graph *g = training_graph();
+  dj_vars *vars = dj_vars_create(1);
+  dj_program *p;
+  dj_status s = dj_program_compile(g, &(dj_compile_options){.memory = 20000}, vars, &p);
+  assert_int_equal(s, DJ_E_NOMEM);
+  assert_null(p);
+  assert_int_equal(dj_vars_count(vars), 0);
+  assert_non_null(strstr(dj_error_message(), "use a smaller batch"));
+  OK(dj_program_compile(g, &(dj_compile_options){.memory = 100 << 20}, vars, &p));
+  dj_memory_report r;
+  dj_program_memory(p, &r);
+  assert_true(r.arena >= r.lower_bound && r.lower_bound > 0);
+  dj_program_destroy(p);
+  dj_graph_destroy(g);
+  dj_vars_destroy(vars);
+}
+
 static dj_graph *graph_without_products(void) {
   dj_graph *g = dj_graph_create();
   dj_val x = dj_input(g, "x", DJ_F32, DJ_SHAPE(64, 33));
@@ -800,6 +820,7 @@ int main(void) {
       cmocka_unit_test(test_bf16_follows_f32),
       cmocka_unit_test(test_training_and_evaluation_share_variables),
       cmocka_unit_test(test_no_allocation_while_running),
+      cmocka_unit_test(test_too_little_memory),
       cmocka_unit_test(test_nonfinite_is_found),
       cmocka_unit_test(test_nonfinite_step_updates_nothing),
       cmocka_unit_test(test_random_graphs),

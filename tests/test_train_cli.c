@@ -113,7 +113,9 @@ static void stopped_runs_end_in_the_same_bytes(void **state) {
 static void a_profile_is_printed_and_changes_nothing(void **state) {
   (void)state;
   EXPECT(0, "train", "small.yaml", "--store", "S", "--out", "profiled", "--threads", "2",
-         "--profile");
+         "--profile", "--memory");
+  assert_has("out.txt", "memory, MiB\n");
+  assert_has("out.txt", "times the bytes alive at once");
   assert_has("out.txt", "Mean of 20 steps: ");
   assert_has("out.txt", " conv2d_weight\n"); // a total
   assert_has("out.txt", " backbone/stage0"); // a node

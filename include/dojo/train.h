@@ -262,12 +262,24 @@ typedef struct dj_train_profile {
   double data_seconds; /* of it: waiting for a batch and filling it in */
 } dj_train_profile;
 
+/* Memory of a run, in bytes, as planned before the first step. */
+typedef struct dj_train_memory {
+  uint64_t weights;     /* and other variables of the network */
+  uint64_t optimizer;   /* moments, moving averages, accumulated gradients */
+  uint64_t inputs;      /* a batch in the program, and constants */
+  uint64_t values;      /* everything computed in a step: planned */
+  uint64_t lower_bound; /* most bytes of these alive at once: no plan can need less */
+  uint64_t workspace;   /* kernels' scratch */
+  uint64_t evaluation;  /* the program that validates, with its copy of the weights */
+} dj_train_memory;
+
 typedef struct dj_train_options {
   volatile const sig_atomic_t *stop; /* set non-zero (signal handler): finish the step, write a
                                         checkpoint, return DJ_E_INTERRUPTED; may be NULL */
   uint64_t stop_at;                  /* the same once this many steps are done; 0: never */
   int profile_steps; /* > 0: after two steps, measure this many and call `profiled` once */
   void (*profiled)(const dj_train_profile *p, void *user);
+  void (*planned)(const dj_train_memory *m, void *user); /* once, before the first step; or NULL */
   void *user;
 } dj_train_options;
 

@@ -50,7 +50,7 @@ static void watch_signals(void) {
 typedef struct options {
   const char *store, *out, *resume, *precision, *backend;
   int64_t steps, threads;
-  bool json, keys, profile;
+  bool json, keys, profile, memory;
 } options;
 
 // ---- the store's memory of what was trained on it ----------------------------------------------
@@ -181,6 +181,34 @@ static void print_profile(const dj_train_profile *p, void *user) {
   dj__print_profile(o->json ? stderr : stdout, p);
 }
 
+static void print_memory(const dj_train_memory *m, void *user) {
+  const options *o = user;
+  FILE *f = o->json ? stderr : stdout;
+  const double mib = 1024.0 * 1024;
+  const struct {
+    const char *name;
+    uint64_t bytes;
+  } rows[] = {{"weights", m->weights},
+              {"optimiser", m->optimizer},
+              {"inputs", m->inputs},
+              {"values of a step", m->values},
+              {"kernels' scratch", m->workspace},
+              {"validation", m->evaluation}};
+  uint64_t all = 0;
+  dj__cli_progress_end();
+  (void)fprintf(f, "memory, MiB\n");
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    (void)fprintf(f, "  %-18s %10.2f", rows[i].name, (double)rows[i].bytes / mib);
+    if (i == 3 && m->lower_bound)
+      (void)fprintf(f, "   %.3f times the bytes alive at once, %.2f",
+                    (double)m->values / (double)m->lower_bound, (double)m->lower_bound / mib);
+    (void)fprintf(f, "\n");
+    all += rows[i].bytes;
+  }
+  (void)fprintf(f, "  %-18s %10.2f   and the batches made ahead\n", "in all", (double)all / mib);
+  (void)fflush(f);
+}
+
 static dj_status train(const options *o, const job *b, dj_train_result *result) {
   dj_store *store;
   dj_store_run record = {0};
@@ -189,6 +217,7 @@ static dj_status train(const options *o, const job *b, dj_train_result *result) 
   const dj_train_options how = {.stop = &stop,
                                 .profile_steps = o->profile ? PROFILE_STEPS : 0,
                                 .profiled = print_profile,
+                                .planned = o->memory ? print_memory : NULL,
                                 .user = (void *)o};
   if (!s) s = dj_run_train(b->run, b->task, &how, result);
   if (!s) s = record_model(store, b->run, &record, result);
@@ -224,8 +253,8 @@ static void report(const options *o, const dj_run *run, const dj_train_result *r
 static const char *bad_use(const options *o, int npos) {
   if (o->resume) {
     if (npos || o->store || o->out || o->steps || o->precision || o->backend || o->threads)
-      return "--resume takes everything from the run's folder: give nothing else but --json or"
-             " --profile";
+      return "--resume takes everything from the run's folder: give nothing else but --json, "
+             "--profile or --memory";
     return NULL;
   }
   if (npos != 1) return "give one recipe, or --resume R";
@@ -253,6 +282,7 @@ int dj__cmd_train(int argc, char **argv) {
       {"backend", 0, DJ_OPT_STRING, &o.backend, "NAME", "cpu (default) or ref"},
       {"precision", 0, DJ_OPT_STRING, &o.precision, "P", "f32 or bf16 (default: the recipe's)"},
       {"profile", 0, DJ_OPT_FLAG, &o.profile, NULL, "print where the time of early steps goes"},
+      {"memory", 0, DJ_OPT_FLAG, &o.memory, NULL, "print the memory plan before the first step"},
       {"keys", 0, DJ_OPT_FLAG, &o.keys, NULL, "print the table of recipe keys"},
       {"json", 0, DJ_OPT_FLAG, &o.json, NULL, "machine-readable report on stdout"},
       {0}};

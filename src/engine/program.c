@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "dojo/log.h"
+#include "base/memory.h"
 #include "engine/backend.h"
 #include "engine/passes/passes.h"
 
@@ -196,6 +197,33 @@ static dj_status make_steps(dj_program *p, const int *order, int n, uint64_t see
                                  p->workspace_bytes);
 }
 
+/* Is there room for what is about to be allocated? The kernels' scratch, known later, is small. */
+static dj_status check_memory(const dj_program *p, const dj_vars *vars, const dj__plan *plan,
+                              uint64_t limit) {
+  const double gib = 1024.0 * 1024 * 1024;
+  double sources = 0, variables = 0, values = (double)plan->arena;
+  for (int i = 0; i < p->graph->n_nodes; i++) {
+    const dj__node *n = p->graph->nodes[i];
+    if (!dj__is_source(n)) continue;
+    const dj__value *v = &p->graph->values[n->out[0]];
+    double bytes = (double)dj_shape_count(&v->shape) * (double)dj_dtype_size(v->dtype);
+    const dj__source_attr *a = n->attr;
+    if (n->op != DJ__OP_variable)
+      sources += bytes;
+    else if (!vars || !dj_vars_find((dj_vars *)vars, a->name))
+      variables += bytes;
+  }
+  if (!limit) limit = dj__memory_available();
+  double all = sources + variables + values;
+  if (all <= (double)limit) return DJ_OK;
+  return dj_error(DJ_E_NOMEM,
+                  "compile: needs %.2f GiB (values %.2f, which no plan brings under %.2f; inputs "
+                  "%.2f; new variables %.2f) where %.2f GiB can be had; use a smaller batch, a "
+                  "shorter window, smaller frames or a smaller network",
+                  all / gib, values / gib, (double)plan->lower_bound / gib, sources / gib,
+                  variables / gib, (double)limit / gib);
+}
+
 /* Gives every value its address and finishes the calls. */
 static dj_status bind_values(dj_program *p, const dj__plan *plan, void **data) {
   dj_graph *g = p->graph;
@@ -243,6 +271,7 @@ dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_
   DJ_TRY_GOTO(s, run_passes(g, &o, &p->graph));
   DJ_TRY_GOTO(s, dj__pass_schedule(p->graph, !(o.passes_off & DJ_PASS_SCHEDULE), &order, &n));
   DJ_TRY_GOTO(s, dj__pass_memory(p->graph, order, n, !(o.passes_off & DJ_PASS_MEMORY), &plan));
+  DJ_TRY_GOTO(s, check_memory(p, vars, &plan, o.memory));
   data = calloc((size_t)p->graph->n_values + 1, sizeof *data);
   if (!data) {
     s = dj_error(DJ_E_NOMEM, "compile: out of memory");

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "base/rng.h"
 #include "drive/labels.h"
 #include "fleet/augment.h"
@@ -304,6 +305,15 @@ static dj_status make_slot(const dj_loader *ld, slot *s) {
     return dj_error(DJ_E_LIMIT,
                     "loader: a batch of %d x %d frames x %d cameras of %dx%d is over %llu GiB",
                     b->b, b->t, b->cameras, b->w, b->h, (unsigned long long)(max_slot_bytes >> 30));
+  uint64_t left = dj__memory_available();
+  if (s == ld->slots && total > left / 2 / (uint64_t)ld->n_slots)
+    return dj_error(
+        DJ_E_NOMEM,
+        "loader: %d batches of %d x %d frames of %dx%d take %.2f GiB, more than half of "
+        "the %.2f GiB that can be had; use a smaller batch, a shorter window or smaller "
+        "frames",
+        ld->n_slots, b->b, b->t, b->w, b->h, (double)total * ld->n_slots / (1024.0 * 1024 * 1024),
+        (double)left / (1024.0 * 1024 * 1024));
   if (posix_memalign((void **)&s->memory, ALIGN, total) != 0) {
     s->memory = NULL;
     return dj_error(DJ_E_NOMEM, "loader: no memory for a batch of %llu bytes",

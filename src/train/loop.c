@@ -222,6 +222,36 @@ static dj_status set_up(loop *l) {
   return DJ_OK;
 }
 
+static void add_program(const dj_program *p, dj_train_memory *m) {
+  if (!p) return;
+  dj_memory_report r;
+  dj_program_memory(p, &r);
+  m->inputs += r.inputs;
+  m->values += r.arena;
+  m->lower_bound += r.lower_bound;
+  m->workspace += r.workspace;
+}
+
+static uint64_t bytes_of(dj_vars *vars, bool optimizer) {
+  uint64_t bytes = 0;
+  for (int i = 0; i < dj_vars_count(vars); i++) {
+    const dj_var *v = dj_vars_get(vars, i);
+    if (!strncmp(v->name, "optimizer/", 10) == optimizer) bytes += dj_tensor_bytes(&v->tensor);
+  }
+  return bytes;
+}
+
+static void tell_memory(const loop *l) {
+  if (!l->o || !l->o->planned) return;
+  dj_train_memory m = {.weights = bytes_of(l->vars, false), .optimizer = bytes_of(l->vars, true)},
+                  eval = {0};
+  add_program(l->step_program, &m);
+  add_program(l->apply_program, &m);
+  add_program(l->eval_program, &eval);
+  m.evaluation = eval.inputs + eval.values + eval.workspace + bytes_of(l->eval_vars, false);
+  l->o->planned(&m, l->o->user);
+}
+
 static dj_status tear_down(loop *l, dj_status s) {
   char *message = s ? dj__strf("%s", dj_error_message()) : NULL;
   dj_status c = dj__checkpointer_close(l->checkpoints);
@@ -462,6 +492,7 @@ dj_status dj_run_train(dj_run *run, dj_task *task, const dj_train_options *o,
                        dj_train_result *result) {
   loop l = {.run = run, .task = task, .o = o};
   dj_status s = set_up(&l);
+  if (!s) tell_memory(&l);
   if (!s) s = run_steps(&l);
   if (result) {
     double seconds = l.began > 0 ? now_s() - l.began : 0;
