@@ -148,6 +148,11 @@ static void mistakes_say_what_to_do(void **state) {
                   "train: {steps: 1, batch: 1}\n");
   EXPECT(DJ_E_NOT_FOUND, "train", "bad.yaml", "--store", "S", "--out", "x");
   assert_has("err.txt", "dojo4d");
+  put("bad.yaml", "data: {width: 48, height: 32, frames: 2, labels: [control]}\n"
+                  "network: {name: dojo4d, channels: 4096, stages: 3, growth: 4, hidden: 65536}\n"
+                  "train: {steps: 1, batch: 1024}\n");
+  EXPECT(DJ_E_NOMEM, "train", "bad.yaml", "--store", "S", "--out", "x");
+  assert_has("err.txt", "use a smaller batch");
   char *path = dj__join(root, "x");
   assert_false(dj__exists(path)); // none of these left a folder
   free(path);

@@ -250,6 +250,9 @@ dj_status dj_run_create(const char *dir, const dj_recipe *r, const dj_run_option
 /* Takes up a run where its last whole checkpoint was, or at the start if there is none. */
 dj_status dj_run_resume(const char *dir, dj_run **run);
 void dj_run_close(dj_run *run); /* NULL is fine */
+/* Closes a run; if it has no checkpoint, also removes what makes the folder a run, so that a start
+ * that failed is not in the way of the next. */
+void dj_run_discard(dj_run *run);
 const dj_recipe *dj_run_recipe(const dj_run *run);
 const char *dj_run_store(const dj_run *run); /* NULL if none was given */
 const char *dj_run_dir(const dj_run *run);

@@ -303,7 +303,10 @@ int dj__cmd_train(int argc, char **argv) {
   }
   rc = s ? dj__fail("train", s) : 0;
   dj_task_destroy(b.task);
-  dj_run_close(b.run);
+  if (s && s != DJ_E_INTERRUPTED && !result.step && !o.resume)
+    dj_run_discard(b.run); // nothing was learned: the folder is free for the next try
+  else
+    dj_run_close(b.run);
   dj_recipe_free(b.recipe);
   return rc;
 }

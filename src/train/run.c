@@ -263,6 +263,34 @@ void dj_run_close(dj_run *r) {
   free(r);
 }
 
+static void remove_in(const char *dir, const char *name) {
+  char *path = dj__join(dir, name);
+  (void)unlink(path);
+  free(path);
+}
+
+void dj_run_discard(dj_run *r) {
+  if (!r) return;
+  char *path, **names = NULL;
+  size_t n = 0;
+  if (dj_checkpoint_find(r->dir, DJ_CHECKPOINT_LAST, &path) == DJ_OK) {
+    free(path);
+  } else {
+    remove_in(r->dir, "run.json"); // first: without it the folder is no run
+    remove_in(r->dir, "recipe.yaml");
+    if (dj__list_dir(r->dir, &names, &n) == DJ_OK)
+      for (size_t i = 0; i < n; i++)
+        if (!strncmp(names[i], "events.out.tfevents.", 20)) remove_in(r->dir, names[i]);
+    dj__free_names(names, n);
+    remove_in(r->dir, "lock");
+    path = dj__join(r->dir, "checkpoints");
+    (void)rmdir(path); // what else lies in either folder is not ours
+    (void)rmdir(r->dir);
+    free(path);
+  }
+  dj_run_close(r);
+}
+
 const dj_recipe *dj_run_recipe(const dj_run *r) {
   return r->recipe;
 }
