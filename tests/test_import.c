@@ -606,7 +606,9 @@ static void two_importers(void **state) {
     assert_true(pid[i] >= 0);
     if (pid[i] == 0) {
       dj_ingest_report r;
-      _exit(fx_ingest(sources[i], store, false, &r) ? 1 : r.n_imported == 1 ? 10 : 20);
+      if (!fx_ingest(sources[i], store, false, &r)) _exit(r.n_imported == 1 ? 10 : 20);
+      (void)fprintf(stderr, "importer %d: %s\n", i, dj_error_message());
+      _exit(1);
     }
   }
   int sum = 0;

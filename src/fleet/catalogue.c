@@ -188,6 +188,19 @@ static dj_status make_tables(sqlite3 *db, bool *fresh) {
   return DJ_OK;
 }
 
+/* Several processes may open a new catalogue at once. SQLite's own waiting leaves out the switch to
+ * write-ahead logging, which needs the file for a moment to itself: so wait here. */
+static dj_status use_wal(sqlite3 *db) {
+  enum { WAIT_MS = 5 };
+  for (int waited = 0;; waited += WAIT_MS) {
+    int rc = sqlite3_exec(db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL);
+    if (rc == SQLITE_OK) return DJ_OK;
+    if ((rc & 0xff) != SQLITE_BUSY || waited >= BUSY_MS)
+      return sql_error(db, "PRAGMA journal_mode = WAL");
+    sqlite3_sleep(WAIT_MS);
+  }
+}
+
 dj_status dj__catalogue_open(const char *file, sqlite3 **db, bool *fresh) {
   *fresh = false;
   *db = NULL;
@@ -203,10 +216,10 @@ dj_status dj__catalogue_open(const char *file, sqlite3 **db, bool *fresh) {
   sqlite3_extended_result_codes(*db, 1);
   sqlite3_busy_timeout(*db, BUSY_MS);
   static const char *const settings[] = {
-      "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON",
+      "PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON",
       "PRAGMA trusted_schema = OFF", // the file may come from somebody else
       "PRAGMA cell_size_check = ON"};
-  dj_status s = DJ_OK;
+  dj_status s = use_wal(*db);
   for (size_t i = 0; i < sizeof settings / sizeof *settings && !s; i++)
     s = dj__sql_run(*db, settings[i], "");
   if (!s) {
