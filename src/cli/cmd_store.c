@@ -170,7 +170,10 @@ static int split(dj_store *s, const options *o) {
   dj_store_drive *drives = NULL;
   size_t n = 0;
   dj_split_options common;
-  dj_status st = change_split(s, o);
+  dj_store_drive *only = NULL;
+  dj_status st = o->drive ? dj_store_find(s, o->drive, &only) : DJ_OK;
+  if (!st) st = change_split(s, o);
+  dj_store_drives_free(only, only ? 1 : 0);
   if (!st) st = dj_store_get_split(s, NULL, &common);
   if (!st) st = dj_store_drives(s, &drives, &n);
   if (st) return dj__fail("store", st);
@@ -179,6 +182,7 @@ static int split(dj_store *s, const options *o) {
     (void)printf("%-24s train %g, validation %g, test %g, gap %g s\n", "(store)", common.train,
                  common.validation, common.test, common.gap_s);
   for (size_t i = 0; i < n && !st; i++) {
+    if (o->drive && strcmp(drives[i].name, o->drive) != 0) continue;
     dj_split_options own;
     st = dj_store_get_split(s, drives[i].name, &own);
     if (st) break;

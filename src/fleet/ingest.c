@@ -215,31 +215,42 @@ static dj_status choose_name(dj_store *store, const found *f, const dj_ingest_op
 }
 
 /* ---- importing ---- */
+static void tell_what_is_there(dj_ingest_drive *d, const dj_store_drive *there) {
+  d->outcome = DJ_INGEST_ALREADY_THERE;
+  d->n_cameras = there->n_cameras;
+  for (int k = 0; k < there->n_cameras; k++) d->n_frames += there->cameras[k].n_frames;
+  d->n_controls = there->n_controls;
+  d->n_speeds = there->n_speeds;
+  d->n_poses = there->n_poses;
+  d->n_skipped = there->n_skipped;
+  d->labels = there->labels;
+  d->duration_s = (double)(there->end_ns - there->start_ns) * 1e-9;
+}
+
+/* A drive whose log somebody took away is imported again, under the name it had. */
 static dj_status import_one(dj_store *store, const found *f, const dj_ingest_options *o, size_t i,
                             size_t n, dj_ingest_drive *d) {
   (void)snprintf(d->source, sizeof d->source, "%s", f->path);
   (void)snprintf(d->format, sizeof d->format, "%s", f->importer->name);
   DJ_TRY(dj__source_digest(f->importer, f->path, d->digest));
-  dj_store_drive *there;
-  if (!dj_store_find(store, d->digest, &there)) {
-    d->outcome = DJ_INGEST_ALREADY_THERE;
+  dj_store_drive *there = NULL;
+  bool known = !dj_store_find(store, d->digest, &there);
+  if (known) {
     (void)snprintf(d->name, sizeof d->name, "%s", there->name);
-    d->n_cameras = there->n_cameras;
-    for (int k = 0; k < there->n_cameras; k++) d->n_frames += there->cameras[k].n_frames;
-    d->n_controls = there->n_controls;
-    d->n_speeds = there->n_speeds;
-    d->n_poses = there->n_poses;
-    d->n_skipped = there->n_skipped;
-    d->labels = there->labels;
-    d->duration_s = (double)(there->end_ns - there->start_ns) * 1e-9;
-    dj_store_drives_free(there, 1);
-    return DJ_OK;
+  } else {
+    DJ_TRY(choose_name(store, f, o, i, n, d->name));
   }
-  DJ_TRY(choose_name(store, f, o, i, n, d->name));
   char *log = dj_store_log_path(store, d->name);
-  if (!log) return dj_error(DJ_E_INVALID, "'%s' is no drive name", d->name);
-  dj_status s = dj__import_drive(f->importer, f->path, d->name, d->digest, log, o->keep_going, d);
-  if (!s) s = dj_store_add_log(store, log);
+  bool whole = known && log && dj__exists(log);
+  if (whole) tell_what_is_there(d, there);
+  if (known) dj_store_drives_free(there, 1);
+  dj_status s = DJ_OK;
+  if (!log) s = dj_error(DJ_E_INVALID, "'%s' is no drive name", d->name);
+  if (!s && !whole) {
+    if (known) dj_message(DJ_LOG_WARN, "%s was missing from the store: importing anew", log);
+    s = dj__import_drive(f->importer, f->path, d->name, d->digest, log, o->keep_going, d);
+    if (!s) s = dj_store_add_log(store, log);
+  }
   free(log);
   return s;
 }

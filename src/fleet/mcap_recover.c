@@ -636,7 +636,7 @@ static dj_status run(const char *name, const void *data, size_t size, const char
     dj_mcap_writer_abort(r.out);
   else
     s = out ? dj_mcap_writer_close(r.out) : dj_mcap_writer_close_memory(r.out, made, made_size);
-  finish_report(&r);
+  if (!s) finish_report(&r);
   free_rescue(&r);
   return s;
 }

@@ -479,7 +479,8 @@ static dj_status each_file(dj_store *s, const char *folder, const char *suffix, 
   for (size_t i = 0; i < n && !st; i++) {
     if (!has_suffix(names[i], suffix)) continue;
     char *path = dj__join(dir, names[i]);
-    st = take(s, path);
+    st = dj__is_dir(path) ? dj_error(DJ_E_FORMAT, "%s: a folder where a file should be", path)
+                          : take(s, path);
     if (st && keep_going && (st == DJ_E_FORMAT || st == DJ_E_EXISTS || st == DJ_E_UNSUPPORTED)) {
       dj_message(DJ_LOG_WARN, "left out: %s", dj_error_message());
       ++*n_bad;
