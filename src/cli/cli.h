@@ -22,6 +22,7 @@
   X("predict", predict, "write a video of what a network sees and would do")                       \
   X("runs", runs, "list and compare runs")                                                         \
   X("log", log, "look into MCAP logs: info, check, cat, recover")                                  \
+  X("text", text, "tokens from text and back; files of tokens for training")                       \
   X("ops", ops, "the op table: gradients, backends, kernels")                                      \
   X("bench", bench, "time kernels and networks")
 
