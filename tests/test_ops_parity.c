@@ -64,12 +64,10 @@ static void complain(const char *what, const fixture *f, const dj__sample *s, co
                 setting, kernel ? kernel : "?", what);
 }
 
-/* Compares all tensors that the op writes: outputs, and for updates the inputs. */
-static void compare(const fixture *got, const fixture *truth, const dj__sample *s,
-                    const char *setting, const char *kernel) {
-  bool effect = (dj__op_get(got->call.op)->flags & DJ__EFFECT) != 0;
-  int n = effect ? got->call.n_in : got->call.n_out;
-  const dj_tensor *a = effect ? got->in : got->out, *b = effect ? truth->in : truth->out;
+/* Compares tensors that the op writes. */
+static void compare_tensors(const fixture *got, const char *what, const dj_tensor *a,
+                            const dj_tensor *b, int n, const dj__sample *s, const char *setting,
+                            const char *kernel) {
   for (int k = 0; k < n; k++) {
     if (a[k].shape.rank < 0) continue;
     int64_t at = 0;
@@ -79,11 +77,18 @@ static void compare(const fixture *got, const fixture *truth, const dj__sample *
     double e = worst_error(&a[k], &b[k], tolerance, &at);
     if (e <= 1) continue;
     char text[160];
-    (void)snprintf(text, sizeof text, "%s %d element %lld is %.9g, reference %.9g",
-                   effect ? "input" : "output", k, (long long)at, fixture_get(&a[k], at),
-                   fixture_get(&b[k], at));
+    (void)snprintf(text, sizeof text, "%s %d element %lld is %.9g, reference %.9g", what, k,
+                   (long long)at, fixture_get(&a[k], at), fixture_get(&b[k], at));
     complain(text, got, s, setting, kernel);
   }
+}
+
+/* All of them: outputs, and for updates the inputs. */
+static void compare(const fixture *got, const fixture *truth, const dj__sample *s,
+                    const char *setting, const char *kernel) {
+  if (dj__op_get(got->call.op)->flags & DJ__EFFECT)
+    compare_tensors(got, "input", got->in, truth->in, got->call.n_in, s, setting, kernel);
+  compare_tensors(got, "output", got->out, truth->out, got->call.n_out, s, setting, kernel);
 }
 
 static void check_guards(const fixture *f, const dj__sample *s, const char *setting,

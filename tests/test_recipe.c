@@ -108,7 +108,7 @@ static void mistakes_are_named(void **state) {
   refuse(MIN "augment:\n  miror: 1\n", DJ_E_FORMAT,
          "r.yaml:5: unknown key 'miror' in 'augment'; did you mean 'mirror'?");
   refuse(MIN "trian: {}\n", DJ_E_FORMAT, "r.yaml:4: unknown key 'trian'");
-  refuse(MIN "zzzzzzzz: {}\n", DJ_E_FORMAT, "known: name, about, data");
+  refuse(MIN "zzzzzzzz: {}\n", DJ_E_FORMAT, "known: name, about, task, data");
   refuse(HEAD "train:\n  steps: 3\n  batch: 0\n", DJ_E_INVALID,
          "r.yaml:5: 'train.batch' is 0, out of range: 1 to 65536");
   refuse(HEAD "train:\n  steps: 3\n  batch: many\n", DJ_E_INVALID, "should be a whole number");

@@ -122,6 +122,15 @@ dj_val dj_scatter_add(dj_graph *g, dj_val x, dj_val index, int64_t v);
 /* q (B, H, T, D), k and v (B, HK, S, D), H a multiple of HK. scale 0: 1/sqrt(D). Causal: query t
  * sees keys s <= t + S - T. Returns (B, H, T, D). */
 dj_val dj_attention(dj_graph *g, dj_val q, dj_val k, dj_val v, bool causal, float scale);
+/* Rotary positions (Su et al. 2021; the halves form): x (B, T, N, D), position (T) i32. Turns the
+ * first `heads` of the N heads, leaves the others. theta: 10000 if in doubt. */
+dj_val dj_rotary(dj_graph *g, dj_val x, dj_val position, int heads, float theta);
+/* For writing text token by token: qkv (B, T, H + 2 HK, D) holds heads of queries, keys and values;
+ * keys and values (B, HK, S, D) are states. Rows `position` (T) i32 in 0..S-1 of the states are
+ * written, then query t attends to rows 0 .. position[t]. Returns (B, T, H, D). f32; no gradient.
+ * scale 0: 1/sqrt(D). */
+dj_val dj_attention_cached(dj_graph *g, dj_val qkv, dj_val keys, dj_val values, dj_val position,
+                           float scale);
 /* x (N, H, W, C), grid (N, HO, WO, 2) of (x, y) in -1..1 (align_corners = false); outside samples
  * take the border's value, or zero. */
 typedef enum dj_border { DJ_BORDER_ZERO, DJ_BORDER_CLAMP } dj_border;

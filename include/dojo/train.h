@@ -92,6 +92,11 @@ double dj_schedule_lr(const dj_schedule *s, uint64_t step); /* step from 0 */
  * defaults. ---- */
 typedef enum dj_loss_kind { DJ_LOSS_LAPLACE, DJ_LOSS_L1, DJ_LOSS_L2, DJ_LOSS_HUBER } dj_loss_kind;
 
+typedef enum dj_task_kind { DJ_TASK_DRIVE, DJ_TASK_TEXT } dj_task_kind;
+typedef enum dj_norm_kind { DJ_NORM_LAYER, DJ_NORM_RMS } dj_norm_kind;
+typedef enum dj_positions_kind { DJ_POSITIONS_LEARNED, DJ_POSITIONS_ROTARY } dj_positions_kind;
+typedef enum dj_mlp_kind { DJ_MLP_GELU, DJ_MLP_SWIGLU } dj_mlp_kind;
+
 typedef struct dj_recipe_data {
   int width, height;  /* pixels */
   float crop[4];      /* share cut off: left, top, right, bottom; 0..0.9 */
@@ -103,10 +108,13 @@ typedef struct dj_recipe_data {
   unsigned n_cameras;
   char **drives; /* NULL: all that hold the labels */
   unsigned n_drives;
+  int context;      /* text: tokens that are seen at once */
+  float validation; /* text: share of the tokens, the last ones, that only validate */
+  int windows;      /* text: windows of `context` tokens to validate with at most */
 } dj_recipe_data;
 
 typedef struct dj_recipe_network {
-  char *name;       /* "dojo4d", "pilotnet": drive.h knows which there are */
+  char *name;       /* "dojo4d", "pilotnet": drive.h knows which there are; "decoder" for text */
   int channels;     /* of the first stage */
   float growth;     /* of the channels from stage to stage, up to the fourth */
   int depth;        /* blocks in a stage */
@@ -118,6 +126,13 @@ typedef struct dj_recipe_network {
   float dropout;    /* probability, in the heads */
   bool recurrent;   /* feature queue over the window; false: the last frame alone */
   bool speed_input; /* the vehicle's speed is given to the heads where known */
+  /* Of decoders (text.h): */
+  int layers, heads, kv_heads, width, mlp_width, vocabulary; /* 0: see docs/training.md */
+  dj_norm_kind norm;
+  dj_positions_kind positions;
+  dj_mlp_kind mlp;
+  float rope_theta, norm_eps;
+  bool tied, bias;
 } dj_recipe_network;
 
 typedef struct dj_recipe_loss {
@@ -157,6 +172,7 @@ typedef struct dj_recipe_train {
 typedef struct dj_recipe {
   char *name; /* of the recipe; the file's name without folder and .yaml if the file gives none */
   char *about;
+  dj_task_kind task;
   dj_recipe_data data;
   dj_augment augment;
   dj_recipe_network network;

@@ -1,6 +1,6 @@
 /*
  * Timing of whole training steps. The program is the one that `dojo train` runs; frames are random
- * bytes and every label is there. What a loader adds is measured by `dojo train --profile`.
+ * bytes (text: random tokens, of 65 where the recipe leaves that open) and every label is there. What a loader adds is measured by `dojo train --profile`.
  *
  * The report names the parameters with their shapes: with the sizes of the batch they say what the
  * network is, and bench/steps_pytorch.py builds its peer from them.
@@ -9,16 +9,21 @@
 
 #include <assert.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/rng.h"
 #include "cli/cli.h"
 #include "cli/profile.h"
 #include "dojo/drive.h"
+#include "dojo/safetensors.h"
 #include "drive/task.h"
+#include "text/task.h"
 #include "train/run.h"
 
 enum { MIN_STEPS = 5, MAX_STEPS = 2000, WARM_UP = 3 };
@@ -31,7 +36,9 @@ typedef struct bench {
   dj_graph *graph;
   dj_program *program;
   int cameras, steps;
-  double ms, fastest_ms, flops;
+  dj__decoder decoder; // of a text recipe
+  float loss[WARM_UP]; // of the first steps
+  double ms, fastest_ms, first_s, flops; // first_s: from the program's start to its first step
 } bench;
 
 static double now(void) {
@@ -40,13 +47,60 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static const char *const inputs[] = {"image",      "velocity",           "label/control",
+                                     "label/path", "label/control_mask", "label/path_mask",
+                                     "token",      "label"};
+
+/* Seconds since this process began. */
+static double since_start(void) {
+  FILE *f = fopen("/proc/self/stat", "r");
+  unsigned long long ticks = 0; // field 22, since boot
+  int n = f ? fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
+                        "%*d %*d %*d %*d %llu",
+                     &ticks)
+            : 0;
+  if (f) (void)fclose(f);
+  struct timespec t;
+  clock_gettime(CLOCK_BOOTTIME, &t);
+  double up = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+  return n == 1 ? up - (double)ticks / (double)sysconf(_SC_CLK_TCK) : NAN;
+}
+
+static double peak_mib(void) {
+  struct rusage u;
+  return getrusage(RUSAGE_SELF, &u) == 0 ? (double)u.ru_maxrss / 1024 : NAN;
+}
+
+/* Weights as they begin, and the batch: for peers that are to compute the same. */
+static dj_status save(bench *b, const char *path) {
+  int n = 0, all = dj_vars_count(b->vars);
+  dj_st_tensor *t = calloc((size_t)all + sizeof inputs / sizeof *inputs, sizeof *t);
+  if (!t) return dj_error(DJ_E_NOMEM, "bench: out of memory");
+  static const dj_st_dtype types[] = {
+      [DJ_F32] = DJ_ST_F32, [DJ_BF16] = DJ_ST_BF16, [DJ_I32] = DJ_ST_I32, [DJ_U8] = DJ_ST_U8};
+  for (int i = 0; i < all + (int)(sizeof inputs / sizeof *inputs); i++) {
+    const dj_var *v = i < all ? dj_vars_get(b->vars, i) : NULL;
+    const dj_tensor *x = v ? &v->tensor : dj_program_input(b->program, inputs[i - all]);
+    if (!x || (v && !strncmp(v->name, "optimizer/", 10))) continue;
+    t[n] = (dj_st_tensor){.name = v ? v->name : inputs[i - all],
+                          .dtype = types[x->dtype],
+                          .rank = x->shape.rank,
+                          .data = x->data};
+    for (int d = 0; d < x->shape.rank; d++) t[n].shape[d] = (uint64_t)x->shape.dim[d];
+    n++;
+  }
+  dj_status s = dj_safetensors_save(path, t, (size_t)n, NULL, 0);
+  free(t);
+  return s;
+}
+
 static int by_value(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
 }
 
-/* Random bytes or numbers of -1..1; masks are 1. */
-static void fill(dj_tensor *t, const char *name, uint64_t key) {
+/* Random bytes or numbers of -1..1; masks are 1; tokens below `limit`. */
+static void fill(dj_tensor *t, const char *name, uint64_t key, int limit) {
   int64_t n = dj_shape_count(&t->shape);
   size_t length = strlen(name);
   bool mask = length > 5 && !strcmp(name + length - 5, "_mask");
@@ -54,6 +108,8 @@ static void fill(dj_tensor *t, const char *name, uint64_t key) {
     uint32_t r = dj__philox(key, 0, (uint64_t)i).v[0];
     if (t->dtype == DJ_U8)
       ((uint8_t *)t->data)[i] = (uint8_t)(r >> 24);
+    else if (t->dtype == DJ_I32)
+      ((int32_t *)t->data)[i] = (int32_t)(r % (uint32_t)limit);
     else
       ((float *)t->data)[i] = mask ? 1.0f : (float)r / 2147483648.0f - 1.0f;
   }
@@ -66,7 +122,9 @@ static dj_status build(bench *b) {
   b->graph = dj_graph_create();
   b->vars = dj_vars_create(t->seed);
   if (!b->graph || !b->vars) return dj_error(DJ_E_NOMEM, "bench: no memory for the graph");
-  DJ_TRY(dj__drive_build_train(b->recipe, b->cameras, b->graph, &loss));
+  DJ_TRY(b->recipe->task == DJ_TASK_TEXT
+             ? dj__text_build_train(b->recipe, &b->decoder, b->graph, &loss)
+             : dj__drive_build_train(b->recipe, b->cameras, b->graph, &loss));
   DJ_TRY(dj_optimizer_apply(b->graph, loss, &b->optimizer));
   int threads = b->o->threads > 0 ? b->o->threads : t->threads;
   const dj_compile_options how = {.backend = b->o->backend,
@@ -76,11 +134,9 @@ static dj_status build(bench *b) {
                                   .isa = b->o->isa};
   DJ_TRY(dj_program_compile(b->graph, &how, b->vars, &b->program));
   DJ_TRY(dj_optimizer_start(b->vars));
-  static const char *const names[] = {"image",      "velocity",           "label/control",
-                                      "label/path", "label/control_mask", "label/path_mask"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    dj_tensor *in = dj_program_input(b->program, names[i]);
-    if (in) fill(in, names[i], i + 1);
+  for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+    dj_tensor *in = dj_program_input(b->program, inputs[i]);
+    if (in) fill(in, inputs[i], i + 1, b->decoder.vocabulary);
   }
   for (int i = 0; i < dj_program_n_nodes(b->program); i++) {
     dj_node_report r;
@@ -99,7 +155,11 @@ static dj_status measure(bench *b) {
   static double ms[MAX_STEPS];
   int n = 0;
   uint64_t number = 0;
-  for (; number < WARM_UP; number++) DJ_TRY(step(b, number));
+  for (; number < WARM_UP; number++) {
+    DJ_TRY(step(b, number));
+    b->loss[number] = *(const float *)dj_program_output(b->program, "loss")->data;
+    if (!number) b->first_s = since_start();
+  }
   dj_program_profile(b->program, b->o->profile);
   for (double end = now() + b->o->seconds; n < MAX_STEPS && (n < MIN_STEPS || now() < end); n++) {
     double begin = now();
@@ -130,23 +190,41 @@ static json_t *to_json(bench *b) {
   const dj_recipe *r = b->recipe;
   dj_memory_report m;
   dj_program_memory(b->program, &m);
+  json_t *losses = json_array(), *decoder = json_null();
+  for (int i = 0; i < WARM_UP; i++)
+    (void)json_array_append_new(losses, json_real((double)b->loss[i]));
+  const dj__decoder *d = &b->decoder;
+  if (r->task == DJ_TASK_TEXT)
+    decoder = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:b, s:b, s:f, s:f}",
+                        "vocabulary", d->vocabulary, "context", d->context, "layers", d->layers,
+                        "width", d->width, "heads", d->heads, "kv_heads", d->kv_heads, "mlp_width",
+                        d->mlp_width, "norm", d->norm == DJ_NORM_RMS ? "rms" : "layer", "positions",
+                        d->positions == DJ_POSITIONS_ROTARY ? "rotary" : "learned", "mlp",
+                        d->mlp == DJ_MLP_SWIGLU ? "swiglu" : "gelu", "tied", d->tied, "bias",
+                        d->bias, "rope_theta", (double)d->rope_theta, "norm_eps",
+                        (double)d->norm_eps);
   return json_pack(
       "{s:s, s:s, s:s, s:{s:i, s:i, s:i, s:i, s:i}, s:f, s:f, s:f, s:b, s:o, s:f, s:f, s:i, s:i,"
-      " s:f, s:I}",
+      " s:f, s:I, s:I, s:o, s:o, s:f, s:f}",
       "recipe", r->name, "network", r->network.name, "precision",
       r->train.precision == DJ_PRECISION_BF16 ? "bf16" : "f32", "input", "batch", r->train.batch,
       "frames", r->data.frames, "cameras", b->cameras, "height", r->data.height, "width",
       r->data.width, "dropout", (double)r->network.dropout, "clip", (double)r->train.clip, "ema",
       (double)r->train.ema, "recurrent", r->network.recurrent, "parameters", parameters(b), "ms",
       b->ms, "fastest_ms", b->fastest_ms, "steps", b->steps, "nodes",
-      dj_program_n_nodes(b->program), "gflop", 1e-9 * b->flops, "arena_bytes", (json_int_t)m.arena);
+      dj_program_n_nodes(b->program), "gflop", 1e-9 * b->flops, "arena_bytes", (json_int_t)m.arena, "lower_bound_bytes",
+      (json_int_t)m.lower_bound, "first_losses", losses, "decoder", decoder, "first_step_s",
+      b->first_s, "peak_mib", peak_mib());
 }
 
 static void print(const bench *b) {
   const dj_recipe *r = b->recipe;
+  const dj_recipe_data *d = &r->data;
+  bool text = r->task == DJ_TASK_TEXT;
   (void)printf("%-16s %-10s %-5s %6d %4dx%-4d %9.2f %9.2f %9.1f %9.1f %7d\n", r->name,
                r->network.name, r->train.precision == DJ_PRECISION_BF16 ? "bf16" : "f32",
-               r->train.batch * r->data.frames, r->data.width, r->data.height, b->ms, b->fastest_ms,
+               r->train.batch * d->frames, text ? d->context : d->width, text ? 1 : d->height,
+               b->ms, b->fastest_ms,
                1e-6 * b->flops / b->ms, 1e3 * r->train.batch / b->ms,
                dj_program_n_nodes(b->program));
   (void)fflush(stdout);
@@ -161,12 +239,15 @@ static dj_status prepare(bench *b, const char *path) {
   if (b->o->batch > 0) b->recipe->train.batch = b->o->batch;
   b->cameras = b->recipe->data.n_cameras ? (int)b->recipe->data.n_cameras : 1;
   b->optimizer = dj__recipe_optimizer(&b->recipe->train);
+  if (b->o->context > 0) b->recipe->data.context = b->o->context;
+  if (b->recipe->task == DJ_TASK_TEXT) return dj__decoder_of(b->recipe, 65, &b->decoder);
   return DJ_OK;
 }
 
 static dj_status bench_one(bench *b, const char *path, json_t *rows) {
   DJ_TRY(prepare(b, path));
   DJ_TRY(build(b));
+  if (b->o->save) DJ_TRY(save(b, b->o->save));
   DJ_TRY(measure(b));
   if (!rows)
     print(b);

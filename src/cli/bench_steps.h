@@ -10,7 +10,8 @@
 typedef struct dj__steps_options {
   const char *backend, *isa, *precision; /* NULL: the best; precision: the recipe's */
   int threads;                           /* 0: the recipe's, or all cores */
-  int batch;                             /* 0: the recipe's */
+  int batch, context;                    /* 0: the recipe's */
+  const char *save; /* file for the first recipe's initial weights and inputs; NULL: none */
   double seconds;                        /* of measuring for each recipe, about */
   bool json, profile;
 } dj__steps_options;

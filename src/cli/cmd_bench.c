@@ -18,7 +18,8 @@
 static const char HELP[] =
     "Usage: dojo bench\n"
     "       dojo bench ops [--json] [--op NAME] [--sample NAME] [--dtype f32|bf16] [OP...]\n"
-    "       dojo bench steps [--json] [--precision f32|bf16] [--batch N] [--profile] RECIPE...\n"
+    "       dojo bench steps [--json] [--precision f32|bf16] [--batch N] [--context N]\n"
+    "                       [--profile] [--save FILE] RECIPE...\n"
     "\n"
     "Alone: lists what can be timed. `ops` times every kernel on the large samples of the op\n"
     "table: milliseconds (median), GFLOP/s, GB/s, and the share of the roofline: the least time\n"
@@ -192,12 +193,13 @@ static int list(void) {
 
 /* What is asked for beyond `args`. */
 typedef struct limits {
-  int64_t threads, batch;
+  int64_t threads, batch, context;
   double seconds;
 } limits;
 
 static dj_status check_limits(const limits *l) {
   if (l->threads >= 0 && l->threads <= 4096 && l->batch >= 0 && l->batch <= 65536 &&
+      l->context >= 0 && l->context <= 1 << 20 &&
       l->seconds >= 0 && l->seconds <= 3600)
     return DJ_OK;
   return dj_error(DJ_E_INVALID,
@@ -218,6 +220,8 @@ int dj__cmd_bench(int argc, char **argv) {
       {"no-peaks", 0, DJ_OPT_FLAG, &a.no_peaks, NULL, "ops: do not measure peaks: no roofline"},
       {"precision", 0, DJ_OPT_STRING, &steps.precision, "P", "steps: f32 or bf16 (the recipe's)"},
       {"batch", 0, DJ_OPT_INT, &l.batch, "N", "steps: samples (the recipe's)"},
+      {"context", 0, DJ_OPT_INT, &l.context, "N", "steps: tokens of a text recipe (the recipe's)"},
+      {"save", 0, DJ_OPT_STRING, &steps.save, "FILE", "steps: write first weights and batch there"},
       {"profile", 0, DJ_OPT_FLAG, &steps.profile, NULL, "steps: print the time of each node"},
       {"backend", 0, DJ_OPT_STRING, &steps.backend, "NAME", "cpu or ref (cpu)"},
       {"isa", 0, DJ_OPT_STRING, &steps.isa, "NAME", "kernels of generic, avx2 or avx512 (best)"},
@@ -244,6 +248,7 @@ int dj__cmd_bench(int argc, char **argv) {
     steps.json = a.json;
     steps.threads = (int)l.threads;
     steps.batch = (int)l.batch;
+    steps.context = (int)l.context;
     steps.seconds = l.seconds;
     return dj__bench_steps(&steps, n - 1, pos + 1);
   }

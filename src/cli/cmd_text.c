@@ -10,19 +10,21 @@
 #include "base/fs.h"
 #include "cli/cli.h"
 #include "dojo/log.h"
-#include "dojo/safetensors.h"
 #include "dojo/text.h"
 
 static const char HELP[] =
     "Usage: dojo text encode [FILE] --merges vocab.bpe        text to token ids, separated by "
     "spaces\n"
     "       dojo text decode [FILE] --merges vocab.bpe        and back, to the same bytes\n"
-    "       dojo text pack FILE... --merges vocab.bpe --out tokens.safetensors\n\n"
+    "       dojo text pack FILE... --merges vocab.bpe --out tokens.safetensors\n"
+    "       dojo text pack FILE... --characters --out tokens.safetensors\n\n"
     "FILE may be - or be left out: standard input. --merges is GPT-2's list of byte pairs "
     "(vocab.bpe or\n"
-    "merges.txt); without it a token is a byte. Any input is taken, UTF-8 or not. `pack` writes "
-    "the\n"
-    "tensor \"tokens\" (N) i32, with the end-of-text token behind each file.\n\n"
+    "merges.txt); without it a token is a byte, or with --characters each character of the files. "
+    "Bytes\n"
+    "and pairs take any input, UTF-8 or not. `pack` makes what `dojo train --tokens` reads: the "
+    "tensor\n"
+    "\"tokens\" (N) i32, with the end-of-text token behind each file, and the tokeniser.\n\n"
     "Example:\n"
     "  echo -n 'Hello world' | dojo text encode --merges gpt2/vocab.bpe     # 15496 995\n"
     "  dojo text pack books/*.txt --merges gpt2/vocab.bpe --out books.safetensors\n";
@@ -31,7 +33,7 @@ enum { MAX_TEXT = 1 << 30 };
 
 typedef struct options {
   const char *merges, *out;
-  bool json;
+  bool json, characters;
 } options;
 
 static dj_status open_tokenizer(const options *o, dj_tokenizer **t) {
@@ -126,8 +128,28 @@ static dj_status pack_file(dj_tokenizer *t, const char *path, dj__buf *tokens, u
   return tokens->failed ? dj_error(DJ_E_NOMEM, "%s: no memory for its tokens", path) : DJ_OK;
 }
 
+/* The characters of all files. */
+static dj_status open_characters(char **paths, int n, dj_tokenizer **t) {
+  dj__buf all = {0};
+  dj_status s = DJ_OK;
+  for (int i = 0; i < n && !s; i++) {
+    char *text;
+    size_t size;
+    dj_tokenizer *one = NULL;
+    s = read_text(paths[i], &text, &size);
+    if (s) break;
+    s = dj_tokenizer_open_characters(text, size, paths[i], &one);
+    const void *seen = s ? NULL : dj_tokenizer_source(one, &size);
+    if (!s) dj__buf_put(&all, seen, size);
+    dj_tokenizer_close(one);
+    free(text);
+  }
+  if (!s) s = dj_tokenizer_open_characters(all.data, all.size, "the files' characters", t);
+  dj__buf_free(&all);
+  return s;
+}
+
 static dj_status pack(dj_tokenizer *t, char **paths, int n, const options *o) {
-  if (!o->out) return dj_error(DJ_E_INVALID, "pack: give a file to write: --out FILE.safetensors");
   dj__buf tokens = {0};
   uint64_t bytes = 0;
   double from = now_s();
@@ -138,12 +160,7 @@ static dj_status pack(dj_tokenizer *t, char **paths, int n, const options *o) {
   }
   double seconds = now_s() - from;
   uint64_t count = tokens.size / sizeof(int32_t);
-  char size[16];
-  (void)snprintf(size, sizeof size, "%d", dj_tokenizer_size(t));
-  dj_st_tensor tensor = {
-      .name = "tokens", .dtype = DJ_ST_I32, .rank = 1, .shape = {count}, .data = tokens.data};
-  dj_st_meta meta[] = {{"tokenizer", o->merges ? "gpt2-bpe" : "bytes"}, {"vocabulary", size}};
-  if (!s) s = dj_safetensors_save(o->out, &tensor, 1, meta, 2);
+  if (!s) s = dj_tokens_save(o->out, t, (const int32_t *)(const void *)tokens.data, count);
   dj__buf_free(&tokens);
   dj__cli_progress_end();
   if (s) return s;
@@ -155,8 +172,8 @@ static dj_status pack(dj_tokenizer *t, char **paths, int n, const options *o) {
     (void)puts("");
     json_decref(j);
   } else {
-    (void)printf("%s: %llu tokens from %.1f MB in %.2f s (%.1f MB/s)\n", o->out,
-                 (unsigned long long)count, (double)bytes * 1e-6, seconds,
+    (void)printf("%s: %llu tokens (of %d) from %.1f MB in %.2f s (%.1f MB/s)\n", o->out,
+                 (unsigned long long)count, dj_tokenizer_size(t), (double)bytes * 1e-6, seconds,
                  seconds > 0 ? (double)bytes * 1e-6 / seconds : 0);
   }
   return DJ_OK;
@@ -166,6 +183,7 @@ int dj__cmd_text(int argc, char **argv) {
   options o = {0};
   const dj__option list[] = {
       {"merges", 'm', DJ_OPT_STRING, &o.merges, "FILE", "GPT-2's byte pairs; bytes if not given"},
+      {"characters", 'c', DJ_OPT_FLAG, &o.characters, NULL, "pack: a token is a character"},
       {"out", 'o', DJ_OPT_STRING, &o.out, "FILE", "pack: the file of tokens, *.safetensors"},
       {"json", 0, DJ_OPT_FLAG, &o.json, NULL, "pack: machine-readable report on stdout"},
       {0}};
@@ -188,8 +206,14 @@ int dj__cmd_text(int argc, char **argv) {
     return dj__fail(command, dj_error(DJ_E_INVALID, "pack: which files? see dojo text --help"));
   if (verb < 2 && n > 2)
     return dj__fail(command, dj_error(DJ_E_INVALID, "'%s' is one argument too many", pos[2]));
-  dj_tokenizer *t;
-  dj_status s = open_tokenizer(&o, &t);
+  if (verb == 2 && !o.out)
+    return dj__fail(command, dj_error(DJ_E_INVALID, "pack: give a file to write: --out "
+                                                    "FILE.safetensors"));
+  if (o.characters && (verb != 2 || o.merges))
+    return dj__fail(command, dj_error(DJ_E_INVALID, "--characters goes with pack, and not with "
+                                                    "--merges"));
+  dj_tokenizer *t = NULL;
+  dj_status s = o.characters ? open_characters(pos + 1, n - 1, &t) : open_tokenizer(&o, &t);
   if (s) return dj__fail(command, s);
   const char *path = n > 1 ? pos[1] : "-";
   s = verb == 0 ? encode(t, path) : verb == 1 ? decode(t, path) : pack(t, pos + 1, n - 1, &o);

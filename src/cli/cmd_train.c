@@ -17,18 +17,21 @@
 #include "cli/profile.h"
 #include "dojo/drive.h"
 #include "dojo/store.h"
+#include "dojo/text.h"
 #include "dojo/train.h"
 #include "train/recipe.h"
 
 static const char HELP[] =
     "Usage: dojo train RECIPE --store S --out R [options]\n"
+    "       dojo train RECIPE --tokens T --out R [options]\n"
     "       dojo train --resume R\n\n"
-    "Trains a network on the drives of a store, as a recipe says (docs/training.md; --keys lists\n"
-    "what a recipe can say). The run's folder R gets checkpoints, and curves for TensorBoard.\n"
+    "Trains a network on the drives of a store, or a language model on a file of tokens (`dojo text\n"
+    "pack`), as a recipe says (docs/training.md; --keys lists what it can say). The run's folder R gets checkpoints, and curves for TensorBoard.\n"
     "Ctrl-C finishes the step and writes a checkpoint; after that, a crash or kill -9, --resume\n"
     "goes on, to the same weights as a run that was never stopped.\n\n"
     "Examples:\n"
     "  dojo train recipes/donkey.yaml --store S --out runs/donkey-1\n"
+    "  dojo train recipes/shakespeare.yaml --tokens t.safetensors --out runs/shakespeare-1\n"
     "  dojo train --resume runs/donkey-1\n\n"
     "Exit codes: 0 done, 8 the loss was not finite, 9 the disk is full, 12 stopped by a signal.\n";
 
@@ -48,7 +51,7 @@ static void watch_signals(void) {
 }
 
 typedef struct options {
-  const char *store, *out, *resume, *precision, *backend;
+  const char *store, *tokens, *out, *resume, *precision, *backend;
   int64_t steps, threads;
   bool json, keys, profile, memory;
 } options;
@@ -151,26 +154,36 @@ static bool holds_run(const char *dir) {
   return yes;
 }
 
+static dj_status create_task(const dj_recipe *r, const char *data, dj_task **task) {
+  return r->task == DJ_TASK_TEXT ? dj_task_create_text(r, data, task)
+                                 : dj_task_create_drive(r, data, task);
+}
+
 // The folder comes last: a recipe or store that does not work out leaves none behind. A folder that
 // is taken is refused before the data are made ready, which may take a while.
 static dj_status begin(const options *o, const char *recipe_path, job *b) {
   if (o->threads < 0 || o->threads > 4096 || o->steps < 0)
     return dj_error(DJ_E_INVALID, "--threads goes from 0 (all cores) to 4096, --steps from 1");
-  const dj_run_options run = {.store = o->store,
+  const dj_run_options run = {.store = o->tokens ? o->tokens : o->store,
                               .backend = o->backend,
                               .precision = o->precision,
                               .threads = (int)o->threads,
                               .steps = (uint64_t)o->steps};
   DJ_TRY(dj_recipe_load(recipe_path, &b->recipe));
-  if (!holds_run(o->out)) DJ_TRY(dj_task_create_drive(b->recipe, o->store, &b->task));
+  bool text = b->recipe->task == DJ_TASK_TEXT;
+  if (text != (o->tokens != NULL))
+    return dj_error(DJ_E_INVALID, "%s: a recipe for %s", recipe_path,
+                    text ? "text: give a file of tokens (--tokens T), not a store"
+                         : "driving: give a store (--store S), not tokens");
+  if (!holds_run(o->out)) DJ_TRY(create_task(b->recipe, run.store, &b->task));
   return dj_run_create(o->out, b->recipe, &run, &b->run);
 }
 
 static dj_status resume(const options *o, job *b) {
   DJ_TRY(dj_run_resume(o->resume, &b->run));
   if (!dj_run_store(b->run))
-    return dj_error(DJ_E_INVALID, "%s: the run has no store", dj_run_dir(b->run));
-  return dj_task_create_drive(dj_run_recipe(b->run), dj_run_store(b->run), &b->task);
+    return dj_error(DJ_E_INVALID, "%s: the run has no data", dj_run_dir(b->run));
+  return create_task(dj_run_recipe(b->run), dj_run_store(b->run), &b->task);
 }
 
 enum { PROFILE_STEPS = 20 };
@@ -209,18 +222,35 @@ static void print_memory(const dj_train_memory *m, void *user) {
   (void)fflush(f);
 }
 
+/* A text run needs nothing but its folder to write text. */
+static dj_status keep_tokenizer(const dj_run *run) {
+  dj_tokenizer *t;
+  DJ_TRY(dj_tokenizer_load(dj_run_store(run), &t));
+  char *path = dj__join(dj_run_dir(run), "tokenizer.safetensors");
+  dj_status s = dj__exists(path) ? DJ_OK : dj_tokenizer_save(t, path);
+  free(path);
+  dj_tokenizer_close(t);
+  return s;
+}
+
 static dj_status train(const options *o, const job *b, dj_train_result *result) {
-  dj_store *store;
+  const bool text = dj_run_recipe(b->run)->task == DJ_TASK_TEXT;
+  dj_store *store = NULL;
   dj_store_run record = {0};
-  DJ_TRY(dj_store_open(dj_run_store(b->run), DJ_STORE_EXISTING, &store));
-  dj_status s = record_run(store, b->run, b->task, &record);
+  dj_status s;
+  if (text) {
+    s = keep_tokenizer(b->run);
+  } else {
+    DJ_TRY(dj_store_open(dj_run_store(b->run), DJ_STORE_EXISTING, &store));
+    s = record_run(store, b->run, b->task, &record);
+  }
   const dj_train_options how = {.stop = &stop,
                                 .profile_steps = o->profile ? PROFILE_STEPS : 0,
                                 .profiled = print_profile,
                                 .planned = o->memory ? print_memory : NULL,
                                 .user = (void *)o};
   if (!s) s = dj_run_train(b->run, b->task, &how, result);
-  if (!s) s = record_model(store, b->run, &record, result);
+  if (!s && store) s = record_model(store, b->run, &record, result);
   dj_store_close(store);
   return s;
 }
@@ -252,13 +282,14 @@ static void report(const options *o, const dj_run *run, const dj_train_result *r
 
 static const char *bad_use(const options *o, int npos) {
   if (o->resume) {
-    if (npos || o->store || o->out || o->steps || o->precision || o->backend || o->threads)
+    if (npos || o->store || o->tokens || o->out || o->steps || o->precision || o->backend || o->threads)
       return "--resume takes everything from the run's folder: give nothing else but --json, "
              "--profile or --memory";
     return NULL;
   }
   if (npos != 1) return "give one recipe, or --resume R";
-  if (!o->store) return "give the store to train on: --store S";
+  if (!o->store && !o->tokens) return "give the store to train on: --store S (text: --tokens T)";
+  if (o->store && o->tokens) return "--store is for driving, --tokens for text; give one";
   if (!o->out) return "give a folder for the run: --out R";
   return NULL;
 }
@@ -275,6 +306,7 @@ int dj__cmd_train(int argc, char **argv) {
   options o = {0};
   const dj__option list[] = {
       {"store", 'S', DJ_OPT_STRING, &o.store, "DIR", "the store of drives"},
+      {"tokens", 'T', DJ_OPT_STRING, &o.tokens, "FILE", "text: the file of tokens"},
       {"out", 'o', DJ_OPT_STRING, &o.out, "DIR", "the run's folder; must hold no run yet"},
       {"resume", 'r', DJ_OPT_STRING, &o.resume, "DIR", "go on with the run in this folder"},
       {"steps", 0, DJ_OPT_INT, &o.steps, "N", "instead of the recipe's epochs or steps"},

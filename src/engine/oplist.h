@@ -29,7 +29,8 @@
           X(cross_entropy_grad)                         /* shape.c */                              \
       X(reshape) X(transpose) X(slice) X(concat) X(pad) /* index.c */                              \
       X(gather) X(scatter_add)                          /* attention.c */                          \
-      X(attention) X(attention_grad)                    /* sample.c */                             \
+      X(attention) X(attention_grad)                    /* rotary.c */                             \
+      X(rotary) X(attention_cached)                     /* sample.c */                             \
       X(grid_sample) X(grid_sample_grad)                /* recurrent.c */                          \
       X(gru_cell) X(gru_cell_grad)                      /* random.c */                             \
       X(dropout)                                        /* update.c */                             \

@@ -45,14 +45,16 @@ typedef struct cached {
 } cached;
 
 struct dj_tokenizer {
+  dj_tokenizer_kind kind;
   int32_t size, end; /* tokens; the one between documents or -1 */
   uint32_t *start;   /* (size + 1) bytes of token i: text[start[i] .. start[i + 1]) */
   dj__buf text;
+  dj__buf source; /* what it was made from: the list of merges, the characters */
   int32_t byte_id[N_BYTES];
-  pair_slot *pairs;
+  pair_slot *pairs; /* of ids; of characters: by code point */
   uint64_t mask; /* of the table of pairs */
   cached *cache;
-  pcre2_code *pattern; /* NULL: one token a byte */
+  pcre2_code *pattern; /* of byte pairs */
   pcre2_match_data *match;
 };
 
@@ -250,6 +252,34 @@ static size_t valid_utf8(const unsigned char *p, size_t n) {
   return i;
 }
 
+/* Code point of the valid character at p, of *n bytes. */
+static uint32_t code_point(const unsigned char *p, size_t *n) {
+  uint32_t c = p[0];
+  *n = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+  if (*n > 1) c &= 0x3fu >> (*n - 1);
+  for (size_t i = 1; i < *n; i++) c = c << 6 | (p[i] & 0x3f);
+  return c;
+}
+
+static dj_status encode_characters(const dj_tokenizer *t, const unsigned char *text, size_t size,
+                                   dj__buf *out) {
+  size_t valid = valid_utf8(text, size), n;
+  for (size_t at = 0; at < valid; at += n) {
+    uint32_t c = code_point(text + at, &n);
+    const pair_slot *s = find_pair(t, c);
+    if (s->pair == UINT64_MAX)
+      return dj_error(DJ_E_INVALID,
+                      "encode: byte %zu: the character '%.*s' (U+%04X) was not in the text that "
+                      "the tokens were made from",
+                      at, (int)n, text + at, c);
+    dj__buf_put(out, &s->id, sizeof s->id);
+  }
+  if (valid < size)
+    return dj_error(DJ_E_FORMAT, "encode: byte %zu is not UTF-8; tokens of characters need it",
+                    valid);
+  return DJ_OK;
+}
+
 /* Where the last piece of the valid text began in *last, and in ids. */
 static dj_status encode_valid(dj_tokenizer *t, const unsigned char *text, size_t size, dj__buf *out,
                               size_t *last, size_t *last_id) {
@@ -294,8 +324,10 @@ dj_status dj_tokenizer_encode(dj_tokenizer *t, const void *text, size_t size, in
   dj_status s = DJ_OK;
   *ids = NULL;
   *n = 0;
-  if (t->pattern) {
+  if (t->kind == DJ_TOKENS_BPE) {
     s = encode_all(t, text, size, &out);
+  } else if (t->kind == DJ_TOKENS_CHARACTERS) {
+    s = encode_characters(t, text, size, &out);
   } else {
     int32_t *to = (int32_t *)(void *)dj__buf_extend(&out, size * sizeof *to);
     for (size_t i = 0; to && i < size; i++) to[i] = ((const unsigned char *)text)[i];
@@ -344,8 +376,17 @@ int32_t dj_tokenizer_end(const dj_tokenizer *t) {
   return t->end;
 }
 
+dj_tokenizer_kind dj_tokenizer_get_kind(const dj_tokenizer *t) {
+  return t->kind;
+}
+const void *dj_tokenizer_source(const dj_tokenizer *t, size_t *size) {
+  *size = t->source.size;
+  return t->source.data;
+}
+
 void dj_tokenizer_close(dj_tokenizer *t) {
   if (!t) return;
+  dj__buf_free(&t->source);
   pcre2_match_data_free(t->match);
   pcre2_code_free(t->pattern);
   dj__buf_free(&t->text);
@@ -391,6 +432,64 @@ dj_status dj_tokenizer_open_bytes(dj_tokenizer **out) {
     dj_tokenizer_close(t);
     *out = NULL;
   }
+  return s;
+}
+
+static int by_value(const void *a, const void *b) {
+  uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+  return (x > y) - (x < y);
+}
+
+/* Characters of the text in order, each once; their number, or -1. */
+static int64_t distinct(const unsigned char *text, size_t size, uint32_t *out) {
+  unsigned char *seen = calloc(0x110000 / 8, 1);
+  int64_t count = 0;
+  size_t n;
+  if (!seen) return -1;
+  for (size_t at = 0; at < size; at += n) {
+    uint32_t c = code_point(text + at, &n);
+    if (!(seen[c / 8] >> c % 8 & 1)) out[count++] = c;
+    seen[c / 8] |= (unsigned char)(1u << c % 8);
+  }
+  free(seen);
+  qsort(out, (size_t)count, sizeof *out, by_value);
+  return count;
+}
+
+static size_t put_utf8(uint32_t c, unsigned char out[4]) {
+  size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+  static const unsigned char lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
+  for (size_t i = n; i-- > 1; c >>= 6) out[i] = (unsigned char)(0x80 | (c & 0x3f));
+  out[0] = (unsigned char)(lead[n] | c);
+  return n;
+}
+
+dj_status dj_tokenizer_open_characters(const void *text, size_t size, const char *what,
+                                       dj_tokenizer **out) {
+  *out = NULL;
+  size_t valid = valid_utf8(text, size);
+  if (valid < size)
+    return dj_error(DJ_E_FORMAT, "%s: byte %zu is not UTF-8; tokens of characters need it", what,
+                    valid);
+  uint32_t *c = malloc((size < 0x110000 ? size + 1 : 0x110000) * sizeof *c);
+  int64_t n = c ? distinct(text, size, c) : -1;
+  dj_tokenizer *t = n >= 0 ? new_tokenizer((size_t)n) : NULL;
+  dj_status s = t ? DJ_OK : dj_error(DJ_E_NOMEM, "tokeniser: no memory");
+  for (int64_t i = 0; i < n && !s; i++) {
+    unsigned char bytes[4];
+    *find_pair(t, c[i]) = (pair_slot){c[i], (int32_t)i};
+    s = add_token(t, bytes, put_utf8(c[i], bytes));
+  }
+  free(c);
+  if (!s) {
+    t->kind = DJ_TOKENS_CHARACTERS;
+    dj__buf_put(&t->source, t->text.data, t->text.size);
+    if (t->source.failed) s = dj_error(DJ_E_NOMEM, "tokeniser: no memory");
+  }
+  if (s)
+    dj_tokenizer_close(t);
+  else
+    *out = t;
   return s;
 }
 
@@ -503,8 +602,18 @@ static dj_status compile_pattern(dj_tokenizer *t) {
 dj_status dj_tokenizer_open_bpe(const char *merges, dj_tokenizer **out) {
   *out = NULL;
   char *text;
-  size_t size, lines = 1;
+  size_t size;
   DJ_TRY(dj__read_file(merges, MAX_FILE, &text, &size));
+  dj_status s = dj_tokenizer_open_bpe_memory(text, size, merges, out);
+  free(text);
+  return s;
+}
+
+dj_status dj_tokenizer_open_bpe_memory(const void *data, size_t size, const char *merges,
+                                       dj_tokenizer **out) {
+  const char *text = data;
+  size_t lines = 1;
+  *out = NULL;
   for (size_t i = 0; i < size; i++) lines += text[i] == '\n';
   dj_tokenizer *t = NULL;
   dj_status s;
@@ -515,7 +624,11 @@ dj_status dj_tokenizer_open_bpe(const char *merges, dj_tokenizer **out) {
   else
     s = read_merges(t, merges, text, size);
   if (!s) s = compile_pattern(t);
-  free(text);
+  if (!s) {
+    t->kind = DJ_TOKENS_BPE;
+    dj__buf_put(&t->source, text, size);
+    if (t->source.failed) s = dj_error(DJ_E_NOMEM, "tokeniser: no memory");
+  }
   if (s) {
     dj_tokenizer_close(t);
     return s;

@@ -38,6 +38,11 @@ static const cyaml_strval_t losses[] = {
 static const cyaml_strval_t optimizers[] = {{"adamw", DJ_ADAMW}, {"sgd", DJ_SGD}};
 static const cyaml_strval_t schedules[] = {
     {"constant", DJ_SCHEDULE_CONSTANT}, {"cosine", DJ_SCHEDULE_COSINE}, {"step", DJ_SCHEDULE_STEP}};
+static const cyaml_strval_t tasks[] = {{"drive", DJ_TASK_DRIVE}, {"text", DJ_TASK_TEXT}};
+static const cyaml_strval_t norms[] = {{"layer", DJ_NORM_LAYER}, {"rms", DJ_NORM_RMS}};
+static const cyaml_strval_t positions[] = {{"learned", DJ_POSITIONS_LEARNED},
+                                           {"rotary", DJ_POSITIONS_ROTARY}};
+static const cyaml_strval_t mlps[] = {{"gelu", DJ_MLP_GELU}, {"swiglu", DJ_MLP_SWIGLU}};
 static const cyaml_strval_t precisions[] = {{"bf16", DJ_PRECISION_BF16}, {"f32", DJ_PRECISION_F32}};
 
 static const cyaml_schema_value_t string_entry = {
@@ -61,6 +66,9 @@ static const cyaml_schema_field_t augment_fields[] = {DJ__AUGMENT_KEYS(FIELD, , 
                                                           CYAML_FIELD_END};
 static const cyaml_schema_field_t network_fields[] = {
     CYAML_FIELD_STRING_PTR("name", CYAML_FLAG_OPTIONAL, dj_recipe_network, name, 1, 64),
+    ENUM_FIELD("norm", dj_recipe_network, norm, norms),
+    ENUM_FIELD("positions", dj_recipe_network, positions, positions),
+    ENUM_FIELD("mlp", dj_recipe_network, mlp, mlps),
     DJ__NETWORK_KEYS(FIELD, , dj_recipe_network) CYAML_FIELD_END};
 static const cyaml_schema_field_t loss_fields[] = {ENUM_FIELD("kind", dj_recipe_loss, kind, losses),
                                                    DJ__LOSS_KEYS(FIELD, , dj_recipe_loss)
@@ -92,6 +100,7 @@ static const cyaml_schema_field_t train_fields[] = {
 static const cyaml_schema_field_t top_fields[] = {
     CYAML_FIELD_STRING_PTR("name", CYAML_FLAG_OPTIONAL, dj_recipe, name, 1, 100),
     CYAML_FIELD_STRING_PTR("about", CYAML_FLAG_OPTIONAL, dj_recipe, about, 0, MAX_STRING),
+    ENUM_FIELD("task", dj_recipe, task, tasks),
     CYAML_FIELD_MAPPING("data", CYAML_FLAG_OPTIONAL, dj_recipe, data, data_fields),
     CYAML_FIELD_MAPPING("augment", CYAML_FLAG_OPTIONAL, dj_recipe, augment, augment_fields),
     CYAML_FIELD_MAPPING("network", CYAML_FLAG_OPTIONAL, dj_recipe, network, network_fields),
@@ -154,7 +163,11 @@ static const struct {
      "labels a drive must hold to be taken"},
     {"data.cameras", "list of names", "each drive's first", "in the order of the rig"},
     {"data.drives", "list of names", "all that hold the labels", "drives to learn from"},
-    {"network.name", "text", "required", "which network"},
+    {"task", "drive, text", "drive", "what the network learns"},
+    {"network.name", "text", "required", "which network: dojo4d or pilotnet; for text, decoder"},
+    {"network.norm", "layer, rms", "layer", "decoder: in front of attention and MLP"},
+    {"network.positions", "learned, rotary", "learned", "decoder: how it knows where a token is"},
+    {"network.mlp", "gelu, swiglu", "gelu", "decoder: activation, or gate"},
     {"loss.kind", "laplace, l1, l2, huber", "laplace", "of the control head"},
     {"train.precision", "bf16, f32", "bf16", "of compute; weights are always kept in f32"},
     {"train.optimizer.name", "adamw, sgd", "adamw", ""},
@@ -527,9 +540,16 @@ static void fill_defaults(dj_recipe *r, const key_lines *k) {
   if (!find_line(k, "train.schedule.name")) r->train.schedule.name = DJ_SCHEDULE_COSINE;
 }
 
+static dj_status check_drive(const dj_recipe *r) {
+  if (r->data.width <= 0) return missing_key(r->file, r->internal, "data.width");
+  if (r->data.height <= 0) return missing_key(r->file, r->internal, "data.height");
+  return DJ_OK;
+}
+
 // What no key can know alone.
 static dj_status check_together(const dj_recipe *r) {
   const dj_recipe_train *t = &r->train;
+  if (r->task == DJ_TASK_DRIVE) DJ_TRY(check_drive(r));
   if ((t->epochs > 0) == (t->steps > 0))
     return dj_error(DJ_E_INVALID, "%s:%d: give either train.epochs or train.steps, above 0%s",
                     r->file, dj_recipe_line(r, "train"), t->steps ? "; both are there" : "");

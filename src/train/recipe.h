@@ -14,14 +14,19 @@
 #define DJ__BIG  1e15 /* whole numbers up to here are exact in a double */
 
 #define DJ__DATA_KEYS(X, P, S)                                                                     \
-  X(INT, P, width, S, width, 8, 4096, REQUIRED, "of the network's input, pixels")                  \
-  X(INT, P, height, S, height, 8, 4096, REQUIRED, "of the network's input, pixels")                \
+  X(INT, P, width, S, width, 8, 4096, 0, "of the network's input, pixels; driving needs it")       \
+  X(INT, P, height, S, height, 8, 4096, 0, "of the network's input, pixels; driving needs it")     \
   X(INT, P, frames, S, frames, 1, 64, 1, "frames in the window, the present one last")             \
   X(INT, P, stride, S, stride, 1, 1000, 1, "recorded frames between two frames of the window")     \
   X(INT, P, hop, S, hop, 1, 64, 1,                                                                 \
     "recorded frames from one training window to the next; their start is drawn every epoch")      \
   X(FLOAT, P, margin_x, S, margin_x, 0, 0.5, 0,                                                    \
-    "extra width on each side for viewpoint augmentation, share of the width")
+    "extra width on each side for viewpoint augmentation, share of the width")                     \
+  X(INT, P, context, S, context, 1, 1048576, 256, "text: tokens that are seen at once")            \
+  X(FLOAT, P, validation, S, validation, 0, 0.9, 0.1,                                              \
+    "text: share of the tokens, the last ones, that only validate")                                \
+  X(INT, P, windows, S, windows, 1, 1000000, 400,                                                  \
+    "text: windows to validate with at most, spread evenly over that share")
 
 #define DJ__AUGMENT_KEYS(X, P, S)                                                                  \
   X(FLOAT, P, mirror, S, mirror, 0, 1, 0, "probability of a left-right flip")                      \
@@ -47,9 +52,21 @@
   X(INT, P, stages, S, stages, 1, 8, 4, "resolutions of the backbone")                             \
   X(INT, P, hidden, S, hidden, 1, 65536, 128, "width of the recurrent state and of the heads")     \
   X(INT, P, hypotheses, S, hypotheses, 1, 64, 3, "of the ego path")                                \
-  X(FLOAT, P, dropout, S, dropout, 0, 0.95, 0, "probability, in the heads")                        \
+  X(FLOAT, P, dropout, S, dropout, 0, 0.95, 0,                                                     \
+    "probability, in the heads; decoder: behind embedding, attention and MLP")                     \
   X(BOOL, P, recurrent, S, recurrent, 0, 1, 1, "fuse the window; false: last frame alone")         \
-  X(BOOL, P, speed_input, S, speed_input, 0, 1, 0, "give the vehicle's speed to the heads")
+  X(BOOL, P, speed_input, S, speed_input, 0, 1, 0, "give the vehicle's speed to the heads") \
+  X(INT, P, layers, S, layers, 1, 1000, 12, "decoder: blocks of attention and MLP")                \
+  X(INT, P, heads, S, heads, 1, 1024, 12, "decoder: heads of attention")                           \
+  X(INT, P, kv_heads, S, kv_heads, 0, 1024, 0, "decoder: heads of keys and values; 0: as heads")   \
+  X(INT, P, width, S, width, 1, 65536, 768, "decoder: of the embedding")                           \
+  X(INT, P, mlp_width, S, mlp_width, 0, 1048576, 0, "decoder: inside an MLP; 0: four times width") \
+  X(INT, P, vocabulary, S, vocabulary, 0, 16777216, 0,                                             \
+    "decoder: tokens; 0: as many as the tokeniser has")                                            \
+  X(FLOAT, P, rope_theta, S, rope_theta, 1, 1e9, 10000, "decoder: base of the rotary periods")     \
+  X(FLOAT, P, norm_eps, S, norm_eps, 1e-12, 1, 1e-5, "decoder: added to the variance in norms")    \
+  X(BOOL, P, tied, S, tied, 0, 1, 1, "decoder: the embedding is the output layer, too")            \
+  X(BOOL, P, bias, S, bias, 0, 1, 1, "decoder: linear layers and layer norms have biases")
 
 #define DJ__LOSS_KEYS(X, P, S)                                                                     \
   X(FLOAT, P, steering, S, steering, 0, 1e6, 1, "weight; 0: not trained")                          \

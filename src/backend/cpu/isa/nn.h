@@ -41,7 +41,10 @@
   X(grid_sample, DJ__I(grid_sample), DJ__I(grid_supports), NULL)                                   \
   X(grid_sample_grad, DJ__I(grid_sample_grad), DJ__I(grid_supports), DJ__I(grid_grad_workspace))   \
   X(attention, DJ__I(attention), DJ__I(all_float), DJ__I(attention_workspace))                     \
-  X(attention_grad, DJ__I(attention_grad), DJ__I(all_float), DJ__I(attention_grad_workspace))
+  X(attention_grad, DJ__I(attention_grad), DJ__I(all_float), DJ__I(attention_grad_workspace))      \
+  X(rotary, DJ__I(rotary_run), DJ__I(rotary_supports), DJ__I(rotary_workspace))                    \
+  X(attention_cached, DJ__I(attention_cached_run), DJ__I(attention_cached_supports),               \
+    DJ__I(attention_cached_workspace))
 
 #define DJ__X(op, run, supports, workspace) dj_status run(const dj__call *c, void *self);
 DJ__NN_KERNELS(DJ__X)
@@ -50,6 +53,10 @@ size_t DJ__I(max_pool_grad_workspace)(const dj__call *c);
 float DJ__I(fma_loop)(int64_t rounds, double *flops); /* peak.c */
 size_t DJ__I(attention_workspace)(const dj__call *c);
 size_t DJ__I(attention_grad_workspace)(const dj__call *c);
+size_t DJ__I(rotary_workspace)(const dj__call *c);
+bool DJ__I(rotary_supports)(const dj__call *c);
+size_t DJ__I(attention_cached_workspace)(const dj__call *c);
+bool DJ__I(attention_cached_supports)(const dj__call *c);
 size_t DJ__I(resize_workspace)(const dj__call *c);
 size_t DJ__I(grid_grad_workspace)(const dj__call *c);
 bool DJ__I(norm_grad_supports)(const dj__call *c);
