@@ -124,6 +124,9 @@ typedef struct dj_compile_options {
   int threads;            /* 0: all cores this process may use */
   uint64_t seed;          /* dropout and the like */
   const char *isa;        /* own CPU kernels: NULL (best), "generic", "avx2", "avx512" */
+  bool frozen;            /* no variable changes between runs, except those that the program itself
+                             writes: what depends on the others alone (bf16 copies of weights) is
+                             computed in the first run and kept */
   uint64_t memory;        /* bytes it may take; 0: what this machine has left. DJ_E_NOMEM, before
                              anything is allocated, for a program that needs more */
 } dj_compile_options;

@@ -84,4 +84,59 @@ const char *dj_tokens_digest(const dj_tokens *f);
  * must outlive the task. */
 dj_status dj_task_create_text(const dj_recipe *r, const char *tokens, dj_task **task);
 
+/*
+ * A trained (or imported) model that reads and writes:
+ *
+ *     dj_lm *m;
+ *     DJ_TRY(dj_lm_open("R", &(dj_lm_options){0}, &m));
+ *     DJ_TRY(dj_lm_feed(m, ids, n));                          // the prompt
+ *     for (int i = 0; i < 100; i++) {
+ *       int32_t id = dj_lm_sample(m, &(dj_sampling){.temperature = 0.8f, .top_k = 200}, i);
+ *       DJ_TRY(dj_lm_feed(m, &id, 1));
+ *     }
+ *     dj_lm_close(m);
+ *
+ * Keys and values of what was fed are kept, so that a token costs one pass of one token. A text
+ * longer than the context goes on from its last half.
+ */
+typedef struct dj_lm_options {
+  const char *backend, *precision; /* NULL: "cpu"; the run's */
+  int threads;                     /* 0: all cores */
+} dj_lm_options;
+
+typedef struct dj_sampling {
+  float temperature; /* 0: the likeliest token always */
+  int top_k;         /* only the k likeliest; 0: all */
+  float top_p;       /* only the likeliest that together have this probability; 0: all */
+  uint64_t seed;
+} dj_sampling;
+
+typedef struct dj_lm dj_lm;
+/* From a run's folder: its best checkpoint. DJ_E_NOT_FOUND, DJ_E_INVALID (the run trains no text).
+ */
+dj_status dj_lm_open(const char *run_dir, const dj_lm_options *o, dj_lm **m);
+void dj_lm_close(dj_lm *m); /* NULL is fine */
+int32_t dj_lm_vocabulary(const dj_lm *m);
+int dj_lm_context(const dj_lm *m);
+/* Reads n more tokens. DJ_E_INVALID for an id that is out of range. */
+dj_status dj_lm_feed(dj_lm *m, const int32_t *ids, size_t n);
+void dj_lm_forget(dj_lm *m); /* begins a new text */
+/* Logits (V) f32 of the next token; valid until the next feed. NULL before the first. */
+const float *dj_lm_logits(const dj_lm *m);
+/* The next token: a function of the logits, the seed and `index`, the token's number. -1 before the
+ * first feed. */
+int32_t dj_lm_sample(dj_lm *m, const dj_sampling *how, uint64_t index);
+/* Logits (n, V) f32 of a text of n tokens, 1 to the context's length; without the cache. */
+dj_status dj_lm_score(dj_lm *m, const int32_t *ids, size_t n, float *logits);
+
+/* ---- other people's files ---- */
+/* A model as Hugging Face's transformers writes it (config.json; model.safetensors, whole or in
+ * shards; merges.txt where there is one), GPT-2 or Llama, becomes a run's folder with a checkpoint
+ * of step 0. `tokens` may be NULL: a file to train on. Errors: DJ_E_NOT_FOUND, DJ_E_FORMAT,
+ * DJ_E_UNSUPPORTED (a part that is not known here: names it). */
+dj_status dj_lm_import(const char *from, const char *run_dir, const char *tokens);
+/* And back: config.json and model.safetensors, merges.txt and vocab.json of a byte-pair tokeniser.
+ * Weights are f32. DJ_E_UNSUPPORTED for a mix of parts that neither GPT-2 nor Llama has. */
+dj_status dj_lm_export(const char *run_dir, const char *to);
+
 #endif

@@ -1,6 +1,7 @@
 /*
  * Timing of whole training steps. The program is the one that `dojo train` runs; frames are random
- * bytes (text: random tokens, of 65 where the recipe leaves that open) and every label is there. What a loader adds is measured by `dojo train --profile`.
+ * bytes (text: random tokens, of 65 where the recipe leaves that open) and every label is there.
+ * What a loader adds is measured by `dojo train --profile`.
  *
  * The report names the parameters with their shapes: with the sizes of the batch they say what the
  * network is, and bench/steps_pytorch.py builds its peer from them.
@@ -36,8 +37,8 @@ typedef struct bench {
   dj_graph *graph;
   dj_program *program;
   int cameras, steps;
-  dj__decoder decoder; // of a text recipe
-  float loss[WARM_UP]; // of the first steps
+  dj__decoder decoder;                   // of a text recipe
+  float loss[WARM_UP];                   // of the first steps
   double ms, fastest_ms, first_s, flops; // first_s: from the program's start to its first step
 } bench;
 
@@ -47,16 +48,17 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static const char *const inputs[] = {"image",      "velocity",           "label/control",
-                                     "label/path", "label/control_mask", "label/path_mask",
-                                     "token",      "label"};
+static const char *const inputs[] = {
+    "image",           "velocity", "label/control", "label/path", "label/control_mask",
+    "label/path_mask", "token",    "label"};
 
 /* Seconds since this process began. */
 static double since_start(void) {
   FILE *f = fopen("/proc/self/stat", "r");
   unsigned long long ticks = 0; // field 22, since boot
-  int n = f ? fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
-                        "%*d %*d %*d %*d %llu",
+  int n = f ? fscanf(f,
+                     "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
+                     "%*d %*d %*d %*d %llu",
                      &ticks)
             : 0;
   if (f) (void)fclose(f);
@@ -195,14 +197,14 @@ static json_t *to_json(bench *b) {
     (void)json_array_append_new(losses, json_real((double)b->loss[i]));
   const dj__decoder *d = &b->decoder;
   if (r->task == DJ_TASK_TEXT)
-    decoder = json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:b, s:b, s:f, s:f}",
-                        "vocabulary", d->vocabulary, "context", d->context, "layers", d->layers,
-                        "width", d->width, "heads", d->heads, "kv_heads", d->kv_heads, "mlp_width",
-                        d->mlp_width, "norm", d->norm == DJ_NORM_RMS ? "rms" : "layer", "positions",
-                        d->positions == DJ_POSITIONS_ROTARY ? "rotary" : "learned", "mlp",
-                        d->mlp == DJ_MLP_SWIGLU ? "swiglu" : "gelu", "tied", d->tied, "bias",
-                        d->bias, "rope_theta", (double)d->rope_theta, "norm_eps",
-                        (double)d->norm_eps);
+    decoder =
+        json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:s, s:s, s:b, s:b, s:f, s:f}",
+                  "vocabulary", d->vocabulary, "context", d->context, "layers", d->layers, "width",
+                  d->width, "heads", d->heads, "kv_heads", d->kv_heads, "mlp_width", d->mlp_width,
+                  "norm", d->norm == DJ_NORM_RMS ? "rms" : "layer", "positions",
+                  d->positions == DJ_POSITIONS_ROTARY ? "rotary" : "learned", "mlp",
+                  d->mlp == DJ_MLP_SWIGLU ? "swiglu" : "gelu", "tied", d->tied, "bias", d->bias,
+                  "rope_theta", (double)d->rope_theta, "norm_eps", (double)d->norm_eps);
   return json_pack(
       "{s:s, s:s, s:s, s:{s:i, s:i, s:i, s:i, s:i}, s:f, s:f, s:f, s:b, s:o, s:f, s:f, s:i, s:i,"
       " s:f, s:I, s:I, s:o, s:o, s:f, s:f}",
@@ -212,9 +214,9 @@ static json_t *to_json(bench *b) {
       r->data.width, "dropout", (double)r->network.dropout, "clip", (double)r->train.clip, "ema",
       (double)r->train.ema, "recurrent", r->network.recurrent, "parameters", parameters(b), "ms",
       b->ms, "fastest_ms", b->fastest_ms, "steps", b->steps, "nodes",
-      dj_program_n_nodes(b->program), "gflop", 1e-9 * b->flops, "arena_bytes", (json_int_t)m.arena, "lower_bound_bytes",
-      (json_int_t)m.lower_bound, "first_losses", losses, "decoder", decoder, "first_step_s",
-      b->first_s, "peak_mib", peak_mib());
+      dj_program_n_nodes(b->program), "gflop", 1e-9 * b->flops, "arena_bytes", (json_int_t)m.arena,
+      "lower_bound_bytes", (json_int_t)m.lower_bound, "first_losses", losses, "decoder", decoder,
+      "first_step_s", b->first_s, "peak_mib", peak_mib());
 }
 
 static void print(const bench *b) {
@@ -224,8 +226,7 @@ static void print(const bench *b) {
   (void)printf("%-16s %-10s %-5s %6d %4dx%-4d %9.2f %9.2f %9.1f %9.1f %7d\n", r->name,
                r->network.name, r->train.precision == DJ_PRECISION_BF16 ? "bf16" : "f32",
                r->train.batch * d->frames, text ? d->context : d->width, text ? 1 : d->height,
-               b->ms, b->fastest_ms,
-               1e-6 * b->flops / b->ms, 1e3 * r->train.batch / b->ms,
+               b->ms, b->fastest_ms, 1e-6 * b->flops / b->ms, 1e3 * r->train.batch / b->ms,
                dj_program_n_nodes(b->program));
   (void)fflush(stdout);
 }

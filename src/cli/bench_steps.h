@@ -12,7 +12,7 @@ typedef struct dj__steps_options {
   int threads;                           /* 0: the recipe's, or all cores */
   int batch, context;                    /* 0: the recipe's */
   const char *save; /* file for the first recipe's initial weights and inputs; NULL: none */
-  double seconds;                        /* of measuring for each recipe, about */
+  double seconds;   /* of measuring for each recipe, about */
   bool json, profile;
 } dj__steps_options;
 

@@ -199,8 +199,7 @@ typedef struct limits {
 
 static dj_status check_limits(const limits *l) {
   if (l->threads >= 0 && l->threads <= 4096 && l->batch >= 0 && l->batch <= 65536 &&
-      l->context >= 0 && l->context <= 1 << 20 &&
-      l->seconds >= 0 && l->seconds <= 3600)
+      l->context >= 0 && l->context <= 1 << 20 && l->seconds >= 0 && l->seconds <= 3600)
     return DJ_OK;
   return dj_error(DJ_E_INVALID,
                   "--threads %lld --batch %lld --seconds %g: 0 to 4096 threads, 0 to 65536 samples,"

@@ -9,39 +9,41 @@
 #include "base/buf.h"
 #include "base/fs.h"
 #include "cli/cli.h"
+#include "cli/cmd_text.h"
 #include "dojo/log.h"
-#include "dojo/text.h"
 
 static const char HELP[] =
-    "Usage: dojo text encode [FILE] --merges vocab.bpe        text to token ids, separated by "
-    "spaces\n"
-    "       dojo text decode [FILE] --merges vocab.bpe        and back, to the same bytes\n"
-    "       dojo text pack FILE... --merges vocab.bpe --out tokens.safetensors\n"
-    "       dojo text pack FILE... --characters --out tokens.safetensors\n\n"
-    "FILE may be - or be left out: standard input. --merges is GPT-2's list of byte pairs "
-    "(vocab.bpe or\n"
-    "merges.txt); without it a token is a byte, or with --characters each character of the files. "
-    "Bytes\n"
-    "and pairs take any input, UTF-8 or not. `pack` makes what `dojo train --tokens` reads: the "
-    "tensor\n"
-    "\"tokens\" (N) i32, with the end-of-text token behind each file, and the tokeniser.\n\n"
-    "Example:\n"
+    "Usage: dojo text encode [FILE] [--merges M]              text to token ids\n"
+    "       dojo text decode [FILE] [--merges M]              and back, to the same bytes\n"
+    "       dojo text pack FILE... [--merges M | --characters] --out TOKENS\n"
+    "       dojo text generate R [--prompt TEXT] [--n N] [--temperature T] [--top-k K] [--top-p "
+    "P]\n"
+    "       dojo text score R [FILE]                          loss of a text\n"
+    "       dojo text import DIR --out R [--tokens TOKENS]    GPT-2 or Llama, as transformers "
+    "writes it\n"
+    "       dojo text export R --out DIR                      and back\n\n"
+    "FILE may be - or be left out: standard input. M is GPT-2's list of byte pairs (vocab.bpe or\n"
+    "merges.txt); without it a token is a byte, or with --characters each character of the files.\n"
+    "Bytes and pairs take any input, UTF-8 or not. `pack` makes what `dojo train --tokens` reads: "
+    "the\n"
+    "tensor \"tokens\" (N) i32, with the end-of-text token behind each file, and the tokeniser. R "
+    "is\n"
+    "the folder of a run. `generate` streams what the model writes; a text that outgrows the "
+    "context\n"
+    "goes on from its last half. docs/text.md says more.\n\n"
+    "Examples:\n"
     "  echo -n 'Hello world' | dojo text encode --merges gpt2/vocab.bpe     # 15496 995\n"
-    "  dojo text pack books/*.txt --merges gpt2/vocab.bpe --out books.safetensors\n";
+    "  dojo text pack input.txt --characters --out t.safetensors\n"
+    "  dojo train recipes/shakespeare.yaml --tokens t.safetensors --out R\n"
+    "  dojo text generate R --prompt 'ROMEO:' --n 300 --temperature 0.8\n";
 
 enum { MAX_TEXT = 1 << 30 };
 
-typedef struct options {
-  const char *merges, *out;
-  bool json, characters;
-} options;
-
-static dj_status open_tokenizer(const options *o, dj_tokenizer **t) {
+static dj_status open_tokenizer(const dj__text_options *o, dj_tokenizer **t) {
   return o->merges ? dj_tokenizer_open_bpe(o->merges, t) : dj_tokenizer_open_bytes(t);
 }
 
-/* A file, or standard input for "-"; free() it. */
-static dj_status read_text(const char *path, char **text, size_t *size) {
+dj_status dj__text_read(const char *path, char **text, size_t *size) {
   if (strcmp(path, "-") != 0) return dj__read_file(path, MAX_TEXT, text, size);
   dj__buf b = {0};
   char piece[1 << 16];
@@ -68,7 +70,7 @@ static dj_status encode(dj_tokenizer *t, const char *path) {
   char *text = NULL;
   size_t size, n = 0;
   int32_t *ids = NULL;
-  DJ_TRY(read_text(path, &text, &size));
+  DJ_TRY(dj__text_read(path, &text, &size));
   dj_status s = dj_tokenizer_encode(t, text, size, &ids, &n);
   for (size_t i = 0; i < n; i++) (void)printf(i ? " %d" : "%d", ids[i]);
   if (!s) (void)puts("");
@@ -77,30 +79,41 @@ static dj_status encode(dj_tokenizer *t, const char *path) {
   return s;
 }
 
-static dj_status decode(const dj_tokenizer *t, const char *path) {
-  char *text = NULL, *back = NULL;
-  size_t size, bytes = 0;
-  DJ_TRY(read_text(path, &text, &size));
+dj_status dj__text_parse_ids(const char *text, const char *what, int32_t **out, size_t *n) {
   dj__buf ids = {0};
-  dj_status s = DJ_OK;
-  for (char *p = text + strspn(text, " \t\r\n"); *p && !s; p += strspn(p, " \t\r\n")) {
+  (void)dj__buf_extend(&ids, 1); // something to free even where there are none
+  ids.size = 0;
+  for (const char *p = text + strspn(text, " \t\r\n"); *p; p += strspn(p, " \t\r\n")) {
     char *end;
     errno = 0;
     long v = strtol(p, &end, 10);
     if (end == p || errno || v < 0 || v > INT32_MAX || (*end && !strchr(" \t\r\n", *end))) {
-      s = dj_error(DJ_E_FORMAT, "%s: byte %zu: '%.20s' is no token id", path, (size_t)(p - text),
-                   p);
-    } else {
-      int32_t id = (int32_t)v;
-      dj__buf_put(&ids, &id, sizeof id);
-      p = end;
+      dj__buf_free(&ids);
+      return dj_error(DJ_E_FORMAT, "%s: byte %zu: '%.20s' is no token id", what, (size_t)(p - text),
+                      p);
     }
+    int32_t id = (int32_t)v;
+    dj__buf_put(&ids, &id, sizeof id);
+    p = end;
   }
-  if (!s)
-    s = dj_tokenizer_decode(t, (const int32_t *)(const void *)ids.data, ids.size / sizeof(int32_t),
-                            &back, &bytes);
+  if (ids.failed) {
+    dj__buf_free(&ids);
+    return dj_error(DJ_E_NOMEM, "%s: no memory", what);
+  }
+  *out = (int32_t *)(void *)ids.data;
+  *n = ids.size / sizeof **out;
+  return DJ_OK;
+}
+
+static dj_status decode(const dj_tokenizer *t, const char *path) {
+  char *text = NULL, *back = NULL;
+  size_t size, bytes = 0, n = 0;
+  int32_t *ids = NULL;
+  DJ_TRY(dj__text_read(path, &text, &size));
+  dj_status s = dj__text_parse_ids(text, path, &ids, &n);
+  if (!s) s = dj_tokenizer_decode(t, ids, n, &back, &bytes);
   if (!s && fwrite(back, 1, bytes, stdout) != bytes) s = dj_error_errno("cannot write");
-  dj__buf_free(&ids);
+  free(ids);
   free(back);
   free(text);
   return s;
@@ -116,7 +129,7 @@ static dj_status pack_file(dj_tokenizer *t, const char *path, dj__buf *tokens, u
   char *text;
   size_t size, n;
   int32_t *ids;
-  DJ_TRY(read_text(path, &text, &size));
+  DJ_TRY(dj__text_read(path, &text, &size));
   dj_status s = dj_tokenizer_encode(t, text, size, &ids, &n);
   free(text);
   if (s) return dj_error_context(s, "%s", path);
@@ -136,7 +149,7 @@ static dj_status open_characters(char **paths, int n, dj_tokenizer **t) {
     char *text;
     size_t size;
     dj_tokenizer *one = NULL;
-    s = read_text(paths[i], &text, &size);
+    s = dj__text_read(paths[i], &text, &size);
     if (s) break;
     s = dj_tokenizer_open_characters(text, size, paths[i], &one);
     const void *seen = s ? NULL : dj_tokenizer_source(one, &size);
@@ -149,7 +162,7 @@ static dj_status open_characters(char **paths, int n, dj_tokenizer **t) {
   return s;
 }
 
-static dj_status pack(dj_tokenizer *t, char **paths, int n, const options *o) {
+static dj_status pack(dj_tokenizer *t, char **paths, int n, const dj__text_options *o) {
   dj__buf tokens = {0};
   uint64_t bytes = 0;
   double from = now_s();
@@ -179,44 +192,66 @@ static dj_status pack(dj_tokenizer *t, char **paths, int n, const options *o) {
   return DJ_OK;
 }
 
+typedef enum verb { ENCODE, DECODE, PACK, GENERATE, SCORE, IMPORT, EXPORT, N_VERBS } verb;
+static const char *const verbs[N_VERBS] = {"encode", "decode", "pack",  "generate",
+                                           "score",  "import", "export"};
+
+static dj_status with_tokenizer(const dj__text_options *o, verb v, char **args, int n) {
+  dj_tokenizer *t = NULL;
+  if (v == PACK && n < 1) return dj_error(DJ_E_INVALID, "pack: which files? see dojo text --help");
+  if (v == PACK && !o->out)
+    return dj_error(DJ_E_INVALID, "pack: give a file to write: --out FILE.safetensors");
+  if (o->characters && (v != PACK || o->merges))
+    return dj_error(DJ_E_INVALID, "--characters goes with pack, and not with --merges");
+  if (v != PACK && n > 1) return dj_error(DJ_E_INVALID, "'%s' is one argument too many", args[1]);
+  DJ_TRY(o->characters ? open_characters(args, n, &t) : open_tokenizer(o, &t));
+  const char *path = n ? args[0] : "-";
+  dj_status s = v == ENCODE ? encode(t, path) : v == DECODE ? decode(t, path) : pack(t, args, n, o);
+  dj_tokenizer_close(t);
+  return s;
+}
+
 int dj__cmd_text(int argc, char **argv) {
-  options o = {0};
+  dj__text_options o = {.n = 200, .temperature = 1, .seed = 1};
   const dj__option list[] = {
       {"merges", 'm', DJ_OPT_STRING, &o.merges, "FILE", "GPT-2's byte pairs; bytes if not given"},
       {"characters", 'c', DJ_OPT_FLAG, &o.characters, NULL, "pack: a token is a character"},
-      {"out", 'o', DJ_OPT_STRING, &o.out, "FILE", "pack: the file of tokens, *.safetensors"},
-      {"json", 0, DJ_OPT_FLAG, &o.json, NULL, "pack: machine-readable report on stdout"},
+      {"out", 'o', DJ_OPT_STRING, &o.out, "PATH", "pack: *.safetensors; import, export: a folder"},
+      {"tokens", 'T', DJ_OPT_STRING, &o.tokens, "FILE", "import: what the run may train on"},
+      {"prompt", 'p', DJ_OPT_STRING, &o.prompt, "TEXT", "generate: how it begins; - reads it"},
+      {"n", 'n', DJ_OPT_INT, &o.n, "N", "generate: tokens to write (200)"},
+      {"temperature", 't', DJ_OPT_DOUBLE, &o.temperature, "T",
+       "generate: 0 takes the likeliest (1)"},
+      {"top-k", 'k', DJ_OPT_INT, &o.top_k, "K", "generate: of the K likeliest tokens (all)"},
+      {"top-p", 0, DJ_OPT_DOUBLE, &o.top_p, "P",
+       "generate: of the likeliest with probability P (all)"},
+      {"seed", 's', DJ_OPT_INT, &o.seed, "N", "generate: the same seed writes the same text (1)"},
+      {"ids", 0, DJ_OPT_FLAG, &o.ids, NULL, "generate, score: token ids in place of text"},
+      {"logits", 0, DJ_OPT_STRING, &o.logits, "FILE", "score: logits of the first window"},
+      {"precision", 0, DJ_OPT_STRING, &o.precision, "P", "f32 or bf16 (the run's)"},
+      {"backend", 0, DJ_OPT_STRING, &o.backend, "NAME", "cpu or ref (the run's)"},
+      {"threads", 0, DJ_OPT_INT, &o.threads, "N", "threads (all cores)"},
+      {"json", 0, DJ_OPT_FLAG, &o.json, NULL, "pack, generate, score: a report on stdout"},
       {0}};
   int n;
   char **pos;
   const char *command = argv[0];
   int rc = dj__parse_options(argc, argv, list, HELP, &n, &pos);
   if (rc >= 0) return rc;
-  static const char *const verbs[] = {"encode", "decode", "pack"};
-  int verb = 0;
-  while (n && verb < 3 && strcmp(pos[0], verbs[verb]) != 0) verb++;
-  if (!n || verb == 3) {
-    const char *near = n ? dj__nearest(pos[0], verbs, 3) : NULL;
+  int v = 0;
+  while (n && v < N_VERBS && strcmp(pos[0], verbs[v]) != 0) v++;
+  if (!n || v == N_VERBS) {
+    const char *near = n ? dj__nearest(pos[0], verbs, N_VERBS) : NULL;
     return dj__fail(command,
                     near ? dj_error(DJ_E_INVALID, "unknown '%s'; did you mean '%s'?", pos[0], near)
-                         : dj_error(DJ_E_INVALID, "what to do is missing: encode, decode or "
-                                                  "pack; see dojo text --help"));
+                         : dj_error(DJ_E_INVALID, "what to do is missing: encode, decode, pack, "
+                                                  "generate, score, import or export; see dojo "
+                                                  "text --help"));
   }
-  if (verb == 2 && n < 2)
-    return dj__fail(command, dj_error(DJ_E_INVALID, "pack: which files? see dojo text --help"));
-  if (verb < 2 && n > 2)
-    return dj__fail(command, dj_error(DJ_E_INVALID, "'%s' is one argument too many", pos[2]));
-  if (verb == 2 && !o.out)
-    return dj__fail(command, dj_error(DJ_E_INVALID, "pack: give a file to write: --out "
-                                                    "FILE.safetensors"));
-  if (o.characters && (verb != 2 || o.merges))
-    return dj__fail(command, dj_error(DJ_E_INVALID, "--characters goes with pack, and not with "
-                                                    "--merges"));
-  dj_tokenizer *t = NULL;
-  dj_status s = o.characters ? open_characters(pos + 1, n - 1, &t) : open_tokenizer(&o, &t);
-  if (s) return dj__fail(command, s);
-  const char *path = n > 1 ? pos[1] : "-";
-  s = verb == 0 ? encode(t, path) : verb == 1 ? decode(t, path) : pack(t, pos + 1, n - 1, &o);
-  dj_tokenizer_close(t);
+  dj_status s = v == GENERATE ? dj__text_generate(&o, pos + 1, n - 1)
+                : v == SCORE  ? dj__text_score(&o, pos + 1, n - 1)
+                : v == IMPORT ? dj__text_import(&o, pos + 1, n - 1)
+                : v == EXPORT ? dj__text_export(&o, pos + 1, n - 1)
+                              : with_tokenizer(&o, (verb)v, pos + 1, n - 1);
   return s ? dj__fail(command, s) : 0;
 }

@@ -25,8 +25,10 @@ static const char HELP[] =
     "Usage: dojo train RECIPE --store S --out R [options]\n"
     "       dojo train RECIPE --tokens T --out R [options]\n"
     "       dojo train --resume R\n\n"
-    "Trains a network on the drives of a store, or a language model on a file of tokens (`dojo text\n"
-    "pack`), as a recipe says (docs/training.md; --keys lists what it can say). The run's folder R gets checkpoints, and curves for TensorBoard.\n"
+    "Trains a network on the drives of a store, or a language model on a file of tokens (`dojo "
+    "text\n"
+    "pack`), as a recipe says (docs/training.md; --keys lists what it can say). The run's folder R "
+    "gets checkpoints, and curves for TensorBoard.\n"
     "Ctrl-C finishes the step and writes a checkpoint; after that, a crash or kill -9, --resume\n"
     "goes on, to the same weights as a run that was never stopped.\n\n"
     "Examples:\n"
@@ -282,7 +284,8 @@ static void report(const options *o, const dj_run *run, const dj_train_result *r
 
 static const char *bad_use(const options *o, int npos) {
   if (o->resume) {
-    if (npos || o->store || o->tokens || o->out || o->steps || o->precision || o->backend || o->threads)
+    if (npos || o->store || o->tokens || o->out || o->steps || o->precision || o->backend ||
+        o->threads)
       return "--resume takes everything from the run's folder: give nothing else but --json, "
              "--profile or --memory";
     return NULL;

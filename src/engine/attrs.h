@@ -79,10 +79,10 @@ typedef struct dj__attention_attr {
   int causal; /* query t sees keys s <= t + S - T; S >= T */
 } dj__attention_attr;
 
-/* rotary (x (B, T, N, D), position (T) i32): turns the first `heads` of N, or back; the others stay.
- * attention_cached (qkv (B, T, H + 2 HK, D), keys, values (B, HK, S, D), position (T) i32) -> o (B,
- * T, H, D): writes the tokens' keys and values to rows `position` of the cache, then attends to
- * rows 0 .. position. Its attribute is dj__attention_attr. */
+/* rotary (x (B, T, N, D), position (T) i32): turns the first `heads` of N, or back; the others
+ * stay. attention_cached (qkv (B, T, H + 2 HK, D), keys, values (B, HK, S, D), position (T) i32) ->
+ * o (B, T, H, D): writes the tokens' keys and values to rows `position` of the cache, then attends
+ * to rows 0 .. position. Its attribute is dj__attention_attr. */
 typedef struct dj__rotary_attr {
   int heads, back;
   float theta;
@@ -98,8 +98,9 @@ static inline double dj__rotary_angle(const dj__rotary_attr *a, int32_t position
 static inline dj_status dj__check_positions(const int32_t *position, int64_t t, int64_t rows) {
   for (int64_t i = 0; i < t; i++)
     if (position[i] < 0 || position[i] >= rows)
-      return dj_error(DJ_E_INVALID, "attention_cached: position %d of token %lld is outside 0..%lld",
-                      position[i], (long long)i, (long long)rows - 1);
+      return dj_error(DJ_E_INVALID,
+                      "attention_cached: position %d of token %lld is outside 0..%lld", position[i],
+                      (long long)i, (long long)rows - 1);
   return DJ_OK;
 }
 

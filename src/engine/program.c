@@ -22,6 +22,7 @@ typedef struct step {
   dj__call call;
   dj__kernel kernel;
   double seconds;
+  bool once; // depends on frozen variables alone
 } step;
 
 typedef struct binding {
@@ -42,7 +43,7 @@ struct dj_program {
   dj_memory_report memory;
   size_t workspace_bytes, sources_bytes;
   uint64_t runs;
-  bool profile;
+  bool profile, warm; // warm: steps that run once have run
 };
 
 static int available_threads(void) {
@@ -170,7 +171,8 @@ static void fill_call(dj_program *p, step *s, dj_tensor **next, void *const *dat
                        .threads = p->options.threads};
 }
 
-static dj_status make_steps(dj_program *p, const int *order, int n, uint64_t seed) {
+static dj_status make_steps(dj_program *p, const int *order, int n, const bool *frozen,
+                            uint64_t seed) {
   size_t tensors = 0;
   for (int i = 0; i < n; i++)
     tensors += (size_t)(p->graph->nodes[order[i]]->n_in + p->graph->nodes[order[i]]->n_out);
@@ -183,6 +185,7 @@ static dj_status make_steps(dj_program *p, const int *order, int n, uint64_t see
     if (dj__op_get(node->op)->flags & DJ__VIEW) continue;
     step *s = &p->steps[p->n_steps++];
     s->node = node;
+    s->once = frozen && node->n_out && frozen[node->out[0]];
     s->call.seed = seed;
     fill_call(p, s, &next, NULL);
     dj_status st = make_kernel(p, s);
@@ -265,12 +268,18 @@ dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_
   p->backend = backend;
   p->options = (dj__backend_options){o.threads > 0 ? o.threads : available_threads(), o.isa};
   int *order = NULL, n = 0;
+  bool *frozen = NULL; // (n_values)
   void **data = NULL;
   dj__plan plan = {0};
   dj_status s;
   DJ_TRY_GOTO(s, run_passes(g, &o, &p->graph));
   DJ_TRY_GOTO(s, dj__pass_schedule(p->graph, !(o.passes_off & DJ_PASS_SCHEDULE), &order, &n));
-  DJ_TRY_GOTO(s, dj__pass_memory(p->graph, order, n, !(o.passes_off & DJ_PASS_MEMORY), &plan));
+  if (o.frozen && !(frozen = dj__frozen_values(p->graph, order, n))) {
+    s = dj_error(DJ_E_NOMEM, "compile: out of memory");
+    goto fail;
+  }
+  DJ_TRY_GOTO(s,
+              dj__pass_memory(p->graph, order, n, !(o.passes_off & DJ_PASS_MEMORY), frozen, &plan));
   DJ_TRY_GOTO(s, check_memory(p, vars, &plan, o.memory));
   data = calloc((size_t)p->graph->n_values + 1, sizeof *data);
   if (!data) {
@@ -278,13 +287,14 @@ dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_
     goto fail;
   }
   DJ_TRY_GOTO(s, bind_sources(p, vars, data));
-  DJ_TRY_GOTO(s, make_steps(p, order, n, o.seed));
+  DJ_TRY_GOTO(s, make_steps(p, order, n, frozen, o.seed));
   DJ_TRY_GOTO(s, bind_values(p, &plan, data));
   *out = p;
   p = NULL;
 fail:
   dj_program_destroy(p);
   dj__plan_free(&plan);
+  free(frozen);
   free(order);
   free(data);
   return s;
@@ -332,11 +342,15 @@ static dj_status run_step(step *s, uint64_t number) {
 }
 
 dj_status dj_program_run(dj_program *p, uint64_t number) {
+  bool warm = p->warm;
+  p->warm = true;
   if (!p->profile) {
-    for (int i = 0; i < p->n_steps; i++) DJ_TRY(run_step(&p->steps[i], number));
+    for (int i = 0; i < p->n_steps; i++)
+      if (!(warm && p->steps[i].once)) DJ_TRY(run_step(&p->steps[i], number));
     return DJ_OK;
   }
   for (int i = 0; i < p->n_steps; i++) {
+    if (warm && p->steps[i].once) continue;
     double t = now();
     DJ_TRY(run_step(&p->steps[i], number));
     p->steps[i].seconds += now() - t;

@@ -10,8 +10,9 @@
 dj_status dj__decoder_of(const dj_recipe *r, int32_t vocabulary, dj__decoder *d) {
   const dj_recipe_network *n = &r->network;
   if (strcmp(n->name, "decoder") != 0)
-    return dj_error(DJ_E_NOT_FOUND, "%s:%d: there is no network '%.60s' for text; there is 'decoder'",
-                    r->file, dj_recipe_line(r, "network.name"), n->name);
+    return dj_error(DJ_E_NOT_FOUND,
+                    "%s:%d: there is no network '%.60s' for text; there is 'decoder'", r->file,
+                    dj_recipe_line(r, "network.name"), n->name);
   *d = (dj__decoder){.vocabulary = n->vocabulary ? n->vocabulary : vocabulary,
                      .context = r->data.context,
                      .layers = n->layers,
@@ -34,11 +35,12 @@ dj_status dj__decoder_of(const dj_recipe *r, int32_t vocabulary, dj__decoder *d)
     return dj_error(DJ_E_INVALID, "%s:%d: network.heads %d is no multiple of network.kv_heads %d",
                     r->file, dj_recipe_line(r, "network.kv_heads"), d->heads, d->kv_heads);
   if (d->positions == DJ_POSITIONS_ROTARY && d->width / d->heads % 2)
-    return dj_error(DJ_E_INVALID, "%s:%d: rotary positions need heads of even width, not %d", r->file,
-                    dj_recipe_line(r, "network.width"), d->width / d->heads);
+    return dj_error(DJ_E_INVALID, "%s:%d: rotary positions need heads of even width, not %d",
+                    r->file, dj_recipe_line(r, "network.width"), d->width / d->heads);
   if (d->vocabulary < vocabulary)
-    return dj_error(DJ_E_INVALID, "%s:%d: network.vocabulary is %d, but the tokeniser has %d tokens",
-                    r->file, dj_recipe_line(r, "network.vocabulary"), d->vocabulary, vocabulary);
+    return dj_error(DJ_E_INVALID,
+                    "%s:%d: network.vocabulary is %d, but the tokeniser has %d tokens", r->file,
+                    dj_recipe_line(r, "network.vocabulary"), d->vocabulary, vocabulary);
   return DJ_OK;
 }
 

@@ -22,6 +22,7 @@
 
 #include "base/buf.h"
 #include "base/fs.h"
+#include "text/tokenizer.h"
 
 enum {
   N_BYTES = 256,
@@ -52,7 +53,7 @@ struct dj_tokenizer {
   dj__buf source; /* what it was made from: the list of merges, the characters */
   int32_t byte_id[N_BYTES];
   pair_slot *pairs; /* of ids; of characters: by code point */
-  uint64_t mask; /* of the table of pairs */
+  uint64_t mask;    /* of the table of pairs */
   cached *cache;
   pcre2_code *pattern; /* of byte pairs */
   pcre2_match_data *match;
@@ -514,6 +515,19 @@ static void make_alphabet(alphabet *a) {
     if (is_printable(b)) a->byte_of[b] = b, a->order[n++] = (unsigned char)b;
   for (int b = 0; b < N_BYTES; b++)
     if (!is_printable(b)) a->byte_of[beyond++] = b, a->order[n++] = (unsigned char)b;
+}
+
+size_t dj__byte_letter(unsigned char byte, unsigned char out[2]) {
+  unsigned c = byte;
+  if (!is_printable(byte)) {
+    c = 0x100;
+    for (int b = 0; b < byte; b++) c += !is_printable(b);
+  }
+  out[0] = (unsigned char)c;
+  if (c < 0x80) return 1;
+  out[0] = (unsigned char)(0xc0 | c >> 6);
+  out[1] = (unsigned char)(0x80 | (c & 0x3f));
+  return 2;
 }
 
 /* A word of the file up to a space or the line's end, as bytes; *at moves behind it. False: not so.

@@ -20,8 +20,9 @@ struct dj_tokens {
   char digest[65];
 };
 
-static const char *const kinds[] = {
-    [DJ_TOKENS_BYTES] = "bytes", [DJ_TOKENS_BPE] = "gpt2-bpe", [DJ_TOKENS_CHARACTERS] = "characters"};
+static const char *const kinds[] = {[DJ_TOKENS_BYTES] = "bytes",
+                                    [DJ_TOKENS_BPE] = "gpt2-bpe",
+                                    [DJ_TOKENS_CHARACTERS] = "characters"};
 
 /* ids: NULL for the tokeniser alone */
 static dj_status save(const char *path, const dj_tokenizer *t, const int32_t *ids, size_t n) {
@@ -33,8 +34,8 @@ static dj_status save(const char *path, const dj_tokenizer *t, const int32_t *id
   dj_st_tensor tensors[2];
   size_t count = 0;
   if (ids)
-    tensors[count++] = (dj_st_tensor){
-        .name = "tokens", .dtype = DJ_ST_I32, .rank = 1, .shape = {n}, .data = ids};
+    tensors[count++] =
+        (dj_st_tensor){.name = "tokens", .dtype = DJ_ST_I32, .rank = 1, .shape = {n}, .data = ids};
   if (size)
     tensors[count++] = (dj_st_tensor){
         .name = "tokenizer", .dtype = DJ_ST_U8, .rank = 1, .shape = {size}, .data = source};

@@ -363,9 +363,12 @@ static dj_status load_tensor(const dj_st_tensor *t, const char *path, const json
 }
 
 // A variable that the file lacks would silently keep its initial value.
-static dj_status check_complete(const dj_safetensors *f, const char *path, dj_vars *v, int n) {
+/* At step 0 (weights from elsewhere) nothing of the optimiser need be there. */
+static dj_status check_complete(const dj_safetensors *f, const char *path, dj_vars *v, int n,
+                                uint64_t step) {
   for (int i = 0; i < n; i++) {
     const char *name = dj_vars_get(v, i)->name;
+    if (!step && !strncmp(name, "optimizer/", 10)) continue;
     if (!dj_safetensors_find(f, name))
       return dj_error(DJ_E_INVALID, "%s: holds no variable '%s': it was written by another network",
                       path, name);
@@ -373,7 +376,7 @@ static dj_status check_complete(const dj_safetensors *f, const char *path, dj_va
   return DJ_OK;
 }
 
-static dj_status load_open(const dj_safetensors *f, const char *path, dj_vars *v) {
+static dj_status load_open(const dj_safetensors *f, const char *path, uint64_t step, dj_vars *v) {
   const char *list = dj_safetensors_metadata(f, "params");
   json_error_t e;
   json_t *params = list ? json_loads(list, 0, &e) : NULL;
@@ -382,7 +385,7 @@ static dj_status load_open(const dj_safetensors *f, const char *path, dj_vars *v
     return dj_error(DJ_E_FORMAT, "%s: not a checkpoint: metadata 'params' is missing or broken",
                     path);
   }
-  dj_status s = check_complete(f, path, v, dj_vars_count(v));
+  dj_status s = check_complete(f, path, v, dj_vars_count(v), step);
   for (size_t i = 0; i < dj_safetensors_count(f) && !s; i++)
     s = load_tensor(dj_safetensors_get(f, i), path, params, v);
   json_decref(params);
@@ -394,7 +397,7 @@ dj_status dj_checkpoint_load(const char *path, dj_vars *v, dj_checkpoint_info *i
   dj_safetensors *f;
   DJ_TRY(dj_safetensors_open(path, &f));
   dj_status s = read_info(f, path, &local);
-  if (!s) s = load_open(f, path, v);
+  if (!s) s = load_open(f, path, local.step, v);
   dj_safetensors_close(f);
   if (s || !info)
     dj_checkpoint_info_free(&local);

@@ -189,6 +189,7 @@ static dj_status restore(loop *l) {
   else if (strcmp(c.recipe_digest, l->run->recipe->digest) != 0)
     s = dj_error(DJ_E_STATE, "%s: recipe.yaml was changed after the run began; begin a new run",
                  l->run->dir);
+  if (!s && !c.step) s = dj_optimizer_start(l->vars); // imported weights come without it
   l->state.step = c.step;
   l->state.best = c.best;
   l->state.best_step = c.best_step;

@@ -55,7 +55,7 @@
   X(FLOAT, P, dropout, S, dropout, 0, 0.95, 0,                                                     \
     "probability, in the heads; decoder: behind embedding, attention and MLP")                     \
   X(BOOL, P, recurrent, S, recurrent, 0, 1, 1, "fuse the window; false: last frame alone")         \
-  X(BOOL, P, speed_input, S, speed_input, 0, 1, 0, "give the vehicle's speed to the heads") \
+  X(BOOL, P, speed_input, S, speed_input, 0, 1, 0, "give the vehicle's speed to the heads")        \
   X(INT, P, layers, S, layers, 1, 1000, 12, "decoder: blocks of attention and MLP")                \
   X(INT, P, heads, S, heads, 1, 1024, 12, "decoder: heads of attention")                           \
   X(INT, P, kv_heads, S, kv_heads, 0, 1024, 0, "decoder: heads of keys and values; 0: as heads")   \

@@ -72,6 +72,7 @@ static bool has_amx(void) {
  * down tenfold beside other programs as those are (their threads wait for each other in a loop);
  * and the same to the bit for any number of threads. See docs/performance.md. */
 static bool prefer_own(const dj__call *c, const dj__kernels *k) {
+  if (c->op == DJ__OP_matmul) return own_kernel(c, k) != NULL; /* few rows */
   if (c->op != DJ__OP_conv2d_weight || !own_kernel(c, k)) return false;
   return !(c->in[0].dtype == DJ_BF16 && c->in[1].dtype == DJ_BF16 && has_amx());
 }

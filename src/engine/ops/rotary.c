@@ -22,7 +22,8 @@ static dj_status rotary_infer(dj__infer *s) {
   DJ_TRY(dj__want_float(s, 0, 4));
   const int64_t *d = s->in[0].shape.dim;
   DJ_TRY(want_positions(s, 1, d[1]));
-  if (d[3] % 2) return dj__bad(s, "heads have %lld numbers; an even number is needed", (long long)d[3]);
+  if (d[3] % 2)
+    return dj__bad(s, "heads have %lld numbers; an even number is needed", (long long)d[3]);
   if (a->heads < 0 || a->heads > d[2])
     return dj__bad(s, "%d heads to turn of %lld", a->heads, (long long)d[2]);
   if (!(a->theta >= 1) || !isfinite(a->theta)) return dj__bad(s, "theta is %g", (double)a->theta);
@@ -112,10 +113,10 @@ static dj_status attention_cached_ref(const dj__call *call) {
   const dj__attention_attr *a = call->attr;
   const int64_t *x = call->in[0].shape.dim, *k = call->in[1].shape.dim, d = x[3], t = x[1];
   const int64_t heads = x[2] - 2 * k[1], group = heads / k[1];
-  const float *in = call->in[0].data;                                // (B, T, N, D) f32
-  float *keys = call->in[1].data, *values = call->in[2].data;        // (B, HK, S, D) f32
-  const int32_t *position = call->in[3].data;                        // (T) i32
-  float *out = call->out[0].data;                                    // (B, T, H, D) f32
+  const float *in = call->in[0].data;                         // (B, T, N, D) f32
+  float *keys = call->in[1].data, *values = call->in[2].data; // (B, HK, S, D) f32
+  const int32_t *position = call->in[3].data;                 // (T) i32
+  float *out = call->out[0].data;                             // (B, T, H, D) f32
   DJ_TRY(dj__check_positions(position, t, k[2]));
   for (int64_t b = 0; b < x[0]; b++) {
     for (int64_t i = 0; i < t; i++)
@@ -141,28 +142,27 @@ static const dj__rotary_attr turn_all = {.heads = 3, .theta = 10000.0f};
 static const dj__rotary_attr turn_some = {.heads = 2, .theta = 100.0f};
 static const dj__rotary_attr turn_back = {.heads = 5, .theta = 500000.0f, .back = 1};
 static const dj__rotary_attr turn_large = {.heads = 24, .theta = 10000.0f};
-static const dj__sample rotary_samples[] = {
-    {.label = "all heads",
-     .n_in = 2,
-     .in = {DJ__F32(2, 5, 3, 8), DJ__I32(5)},
-     .range = {[1] = {.lo = 0, .hi = 50}},
-     DJ__ATTR(turn_all)},
-    {.label = "some heads",
-     .n_in = 2,
-     .in = {DJ__F32(1, 3, 5, 6), DJ__I32(3)},
-     .range = {[1] = {.lo = 0, .hi = 9}},
-     DJ__ATTR(turn_some)},
-    {.label = "back, far",
-     .n_in = 2,
-     .in = {DJ__F32(3, 37, 7, 66), DJ__I32(37)},
-     .range = {[1] = {.lo = 0, .hi = 2000}},
-     DJ__ATTR(turn_back)},
-    {.label = "bench_4x1024x36x64",
-     .n_in = 2,
-     .in = {DJ__F32(4, 1024, 36, 64), DJ__I32(1024)},
-     .range = {[1] = {.lo = 0, .hi = 1024}},
-     DJ__ATTR(turn_large),
-     .bench = true}};
+static const dj__sample rotary_samples[] = {{.label = "all heads",
+                                             .n_in = 2,
+                                             .in = {DJ__F32(2, 5, 3, 8), DJ__I32(5)},
+                                             .range = {[1] = {.lo = 0, .hi = 50}},
+                                             DJ__ATTR(turn_all)},
+                                            {.label = "some heads",
+                                             .n_in = 2,
+                                             .in = {DJ__F32(1, 3, 5, 6), DJ__I32(3)},
+                                             .range = {[1] = {.lo = 0, .hi = 9}},
+                                             DJ__ATTR(turn_some)},
+                                            {.label = "back, far",
+                                             .n_in = 2,
+                                             .in = {DJ__F32(3, 37, 7, 66), DJ__I32(37)},
+                                             .range = {[1] = {.lo = 0, .hi = 2000}},
+                                             DJ__ATTR(turn_back)},
+                                            {.label = "bench_4x1024x36x64",
+                                             .n_in = 2,
+                                             .in = {DJ__F32(4, 1024, 36, 64), DJ__I32(1024)},
+                                             .range = {[1] = {.lo = 0, .hi = 1024}},
+                                             DJ__ATTR(turn_large),
+                                             .bench = true}};
 
 static const dj__attention_attr scaled = {.scale = 0.25f, .causal = true};
 static const dj__sample attention_cached_samples[] = {

@@ -35,7 +35,26 @@ static void merge(buffer *b, int a, int v) {
   if (b[y].bytes > b[x].bytes) b[x].bytes = b[y].bytes;
 }
 
-static void intervals(const dj_graph *g, const int *order, int n, dj__plan *p, buffer *b) {
+bool *dj__frozen_values(const dj_graph *g, const int *order, int n) {
+  bool *frozen = calloc((size_t)g->n_values + 1, sizeof *frozen);
+  if (!frozen) return NULL;
+  for (int i = 0; i < g->n_nodes; i++)
+    if (dj__is_source(g->nodes[i]) && g->nodes[i]->op != DJ__OP_input)
+      frozen[g->nodes[i]->out[0]] = true;
+  for (int i = 0; i < n; i++) // variables that are written
+    for (int k = 0; k < g->nodes[order[i]]->n_in; k++)
+      if (dj__node_writes(g->nodes[order[i]], k)) frozen[g->nodes[order[i]]->in[k]] = false;
+  for (int i = 0; i < n; i++) {
+    const dj__node *node = g->nodes[order[i]];
+    bool all = !(dj__op_get(node->op)->flags & (DJ__EFFECT | DJ__RANDOM));
+    for (int k = 0; k < node->n_in; k++) all = all && (node->in[k] < 0 || frozen[node->in[k]]);
+    for (int k = 0; k < node->n_out; k++) frozen[node->out[k]] = all;
+  }
+  return frozen;
+}
+
+static void intervals(const dj_graph *g, const int *order, int n, const bool *frozen, dj__plan *p,
+                      buffer *b) {
   for (int v = 0; v < g->n_values; v++) {
     const dj__value *x = &g->values[v];
     size_t bytes = (size_t)dj_shape_count(&x->shape) * dj_dtype_size(x->dtype);
@@ -55,6 +74,8 @@ static void intervals(const dj_graph *g, const int *order, int n, dj__plan *p, b
       if (node->in[k] >= 0) b[node->in[k]].last = i;
   }
   for (int i = 0; i < g->n_outputs; i++) b[g->outputs[i].val].last = n;
+  for (int v = 0; frozen && v < g->n_values; v++)
+    if (frozen[v] && b[v].first >= 0) b[v].first = 0, b[v].last = n; // kept from run to run
 }
 
 /* Views first: they extend lifetimes; then in-place reuse where the operand dies at the node. */
@@ -156,7 +177,8 @@ static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__plan *p, 
   return DJ_OK;
 }
 
-dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse, dj__plan *p) {
+dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse,
+                          const bool *frozen, dj__plan *p) {
   *p = (dj__plan){0};
   size_t values = (size_t)g->n_values + 1;
   p->place = calloc(values, sizeof *p->place);
@@ -167,7 +189,7 @@ dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse
   if (!p->place || !p->offset || !p->source || !b) {
     s = dj_error(DJ_E_NOMEM, "compile: out of memory");
   } else {
-    intervals(g, order, n, p, b);
+    intervals(g, order, n, frozen, p, b);
     share(g, order, n, reuse, p, b);
     s = place(g, n, reuse, p, b);
   }

@@ -46,7 +46,12 @@ typedef struct dj__plan {
   dj_val *source;   /* (n_values) views of a source: that source */
   size_t arena, lower_bound;
 } dj__plan;
-dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse, dj__plan *p);
+/* frozen (n_values): values that are computed once and kept; may be NULL. */
+dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse,
+                          const bool *frozen, dj__plan *p);
+/* Which values depend on constants and on variables that no node writes, and on nothing else;
+ * free() it. NULL when memory is out. */
+bool *dj__frozen_values(const dj_graph *g, const int *order, int n);
 void dj__plan_free(dj__plan *p);
 
 /* True if node n updates input i in place. */

@@ -42,6 +42,7 @@
   X(grid_sample_grad, DJ__I(grid_sample_grad), DJ__I(grid_supports), DJ__I(grid_grad_workspace))   \
   X(attention, DJ__I(attention), DJ__I(all_float), DJ__I(attention_workspace))                     \
   X(attention_grad, DJ__I(attention_grad), DJ__I(all_float), DJ__I(attention_grad_workspace))      \
+  X(matmul, DJ__I(matvec_run), DJ__I(matvec_supports), DJ__I(matvec_workspace))                    \
   X(rotary, DJ__I(rotary_run), DJ__I(rotary_supports), DJ__I(rotary_workspace))                    \
   X(attention_cached, DJ__I(attention_cached_run), DJ__I(attention_cached_supports),               \
     DJ__I(attention_cached_workspace))
@@ -53,6 +54,8 @@ size_t DJ__I(max_pool_grad_workspace)(const dj__call *c);
 float DJ__I(fma_loop)(int64_t rounds, double *flops); /* peak.c */
 size_t DJ__I(attention_workspace)(const dj__call *c);
 size_t DJ__I(attention_grad_workspace)(const dj__call *c);
+size_t DJ__I(matvec_workspace)(const dj__call *c);
+bool DJ__I(matvec_supports)(const dj__call *c);
 size_t DJ__I(rotary_workspace)(const dj__call *c);
 bool DJ__I(rotary_supports)(const dj__call *c);
 size_t DJ__I(attention_cached_workspace)(const dj__call *c);

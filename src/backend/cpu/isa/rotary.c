@@ -27,8 +27,8 @@ DJ__INLINE void turn(const void *x, const dj_dtype xt, void *y, const dj_dtype y
   }
 }
 
-DJ__INLINE void turn_rows(const dj__call *c, const dj_dtype xt, const dj_dtype yt, const float *table,
-                          int threads) {
+DJ__INLINE void turn_rows(const dj__call *c, const dj_dtype xt, const dj_dtype yt,
+                          const float *table, int threads) {
   const dj__rotary_attr *a = c->attr;
   const int64_t *d = c->in[0].shape.dim, half = d[3] / 2;
   const void *x = c->in[0].data;
@@ -39,8 +39,7 @@ DJ__INLINE void turn_rows(const dj__call *c, const dj_dtype xt, const dj_dtype y
     for (int64_t h = 0; h < a->heads; h++)
       turn(x, xt, y, yt, (u * d[2] + h) * d[3], cosine, cosine + half, half);
     int64_t from = (u * d[2] + a->heads) * d[3], to = (u + 1) * d[2] * d[3];
-    if (x != y)
-      DJ__SIMD for (int64_t i = from; i < to; i++) st(y, yt, i, ld(x, xt, i));
+    if (x != y) DJ__SIMD for (int64_t i = from; i < to; i++) st(y, yt, i, ld(x, xt, i));
   }
 }
 
@@ -108,9 +107,9 @@ static void attend(const float *q, const float *keys, const float *values, int64
 
 static void write_cache(const dj__call *c) {
   const int64_t *x = c->in[0].shape.dim, *k = c->in[1].shape.dim, heads = x[2] - 2 * k[1];
-  const float *in = c->in[0].data;                            // (B, T, N, D) f32
-  float *keys = c->in[1].data, *values = c->in[2].data;       // (B, HK, S, D) f32
-  const int32_t *position = c->in[3].data;                    // (T) i32
+  const float *in = c->in[0].data;                      // (B, T, N, D) f32
+  float *keys = c->in[1].data, *values = c->in[2].data; // (B, HK, S, D) f32
+  const int32_t *position = c->in[3].data;              // (T) i32
   for (int64_t u = 0; u < x[0] * x[1]; u++)
     for (int64_t h = 0; h < k[1]; h++) {
       int64_t to = ((u / x[1] * k[1] + h) * k[2] + position[u % x[1]]) * x[3];
