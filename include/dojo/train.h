@@ -114,17 +114,17 @@ typedef struct dj_recipe_data {
 } dj_recipe_data;
 
 typedef struct dj_recipe_network {
-  char *name;       /* "dojo4d", "pilotnet": drive.h knows which there are; "decoder" for text */
-  int channels;     /* of the first stage */
-  float growth;     /* of the channels from stage to stage, up to the fourth */
-  int depth;        /* blocks in a stage */
-  int stages;       /* resolutions of the backbone */
-  int stack;        /* frames the backbone sees at once: the present one, differences to others */
-  int matching;     /* pixels to either side in which a frame is looked for in the one before */
-  int hidden;       /* width of the recurrent state and of the heads */
-  int hypotheses;   /* of the ego path */
-  float dropout;    /* probability, in the heads */
-  bool recurrent;   /* feature queue over the window; false: the last frame alone */
+  char *name;     /* "dojo4d", "pilotnet", ...: drive.h knows which there are; "decoder" for text */
+  int channels;   /* of the first stage */
+  float growth;   /* of the channels from stage to stage, up to the fourth */
+  int depth;      /* blocks in a stage */
+  int stages;     /* resolutions of the backbone */
+  int stack;      /* frames the backbone sees at once: the present one, differences to others */
+  int matching;   /* pixels to either side in which a frame is looked for in the one before */
+  int hidden;     /* width of the recurrent state and of the heads */
+  int hypotheses; /* of the ego path */
+  float dropout;  /* probability, in the heads */
+  bool recurrent; /* feature queue over the window; false: the last frame alone */
   bool speed_input; /* the vehicle's speed is given to the heads where known */
   /* Of decoders (text.h): */
   int layers, heads, kv_heads, width, mlp_width, vocabulary; /* 0: see docs/training.md */

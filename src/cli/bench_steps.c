@@ -205,9 +205,19 @@ static json_t *to_json(bench *b) {
                   d->positions == DJ_POSITIONS_ROTARY ? "rotary" : "learned", "mlp",
                   d->mlp == DJ_MLP_SWIGLU ? "swiglu" : "gelu", "tied", d->tied, "bias", d->bias,
                   "rope_theta", (double)d->rope_theta, "norm_eps", (double)d->norm_eps);
+  static const char *const kinds[] = {[DJ_LOSS_LAPLACE] = "laplace",
+                                      [DJ_LOSS_L1] = "l1",
+                                      [DJ_LOSS_L2] = "l2",
+                                      [DJ_LOSS_HUBER] = "huber"};
+  const dj_recipe_loss *l = &r->loss;
+  const bool control = (r->data.labels & DJ_LABEL_CONTROL) != 0;
+  json_t *loss = json_pack("{s:s, s:f, s:f, s:f, s:f}", "kind", kinds[l->kind], "steering",
+                           control ? (double)l->steering : 0.0, "throttle",
+                           control ? (double)l->throttle : 0.0, "path", (double)l->path, "choice",
+                           (double)l->choice);
   return json_pack(
       "{s:s, s:s, s:s, s:{s:i, s:i, s:i, s:i, s:i}, s:f, s:f, s:f, s:b, s:o, s:f, s:f, s:i, s:i,"
-      " s:f, s:I, s:I, s:o, s:o, s:f, s:f}",
+      " s:f, s:I, s:I, s:o, s:o, s:f, s:f, s:o}",
       "recipe", r->name, "network", r->network.name, "precision",
       r->train.precision == DJ_PRECISION_BF16 ? "bf16" : "f32", "input", "batch", r->train.batch,
       "frames", r->data.frames, "cameras", b->cameras, "height", r->data.height, "width",
@@ -216,7 +226,7 @@ static json_t *to_json(bench *b) {
       b->ms, "fastest_ms", b->fastest_ms, "steps", b->steps, "nodes",
       dj_program_n_nodes(b->program), "gflop", 1e-9 * b->flops, "arena_bytes", (json_int_t)m.arena,
       "lower_bound_bytes", (json_int_t)m.lower_bound, "first_losses", losses, "decoder", decoder,
-      "first_step_s", b->first_s, "peak_mib", peak_mib());
+      "first_step_s", b->first_s, "peak_mib", peak_mib(), "loss", loss);
 }
 
 static void print(const bench *b) {
@@ -240,6 +250,7 @@ static dj_status prepare(bench *b, const char *path) {
   if (b->o->batch > 0) b->recipe->train.batch = b->o->batch;
   b->cameras = b->recipe->data.n_cameras ? (int)b->recipe->data.n_cameras : 1;
   b->optimizer = dj__recipe_optimizer(&b->recipe->train);
+  if (b->o->no_dropout) b->recipe->network.dropout = 0;
   if (b->o->context > 0) b->recipe->data.context = b->o->context;
   if (b->recipe->task == DJ_TASK_TEXT) return dj__decoder_of(b->recipe, 65, &b->decoder);
   return DJ_OK;

@@ -14,6 +14,7 @@ typedef struct dj__steps_options {
   const char *save; /* file for the first recipe's initial weights and inputs; NULL: none */
   double seconds;   /* of measuring for each recipe, about */
   bool json, profile;
+  bool no_dropout; /* so that a peer can compute the same */
 } dj__steps_options;
 
 /* Times the recipes and prints a table, or a JSON array; the command's exit code. */

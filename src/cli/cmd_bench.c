@@ -221,6 +221,7 @@ int dj__cmd_bench(int argc, char **argv) {
       {"batch", 0, DJ_OPT_INT, &l.batch, "N", "steps: samples (the recipe's)"},
       {"context", 0, DJ_OPT_INT, &l.context, "N", "steps: tokens of a text recipe (the recipe's)"},
       {"save", 0, DJ_OPT_STRING, &steps.save, "FILE", "steps: write first weights and batch there"},
+      {"no-dropout", 0, DJ_OPT_FLAG, &steps.no_dropout, NULL, "steps: dropout 0"},
       {"profile", 0, DJ_OPT_FLAG, &steps.profile, NULL, "steps: print the time of each node"},
       {"backend", 0, DJ_OPT_STRING, &steps.backend, "NAME", "cpu or ref (cpu)"},
       {"isa", 0, DJ_OPT_STRING, &steps.isa, "NAME", "kernels of generic, avx2 or avx512 (best)"},

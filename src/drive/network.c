@@ -6,8 +6,9 @@
 
 #include "dojo/drive.h"
 
-enum { N_NETWORKS = 2 };
-static const dj__network *const networks[N_NETWORKS] = {&dj__net_dojo4d, &dj__net_pilotnet};
+enum { N_NETWORKS = 3 };
+static const dj__network *const networks[N_NETWORKS] = {&dj__net_dojo4d, &dj__net_pilotnet,
+                                                        &dj__net_resnet18};
 
 const char *dj_network_name(int i) {
   return i >= 0 && i < N_NETWORKS ? networks[i]->name : NULL;
@@ -16,8 +17,8 @@ const char *dj_network_name(int i) {
 const dj__network *dj__network_find(const dj_recipe *r) {
   for (int i = 0; i < N_NETWORKS; i++)
     if (!strcmp(networks[i]->name, r->network.name)) return networks[i];
-  dj_error(DJ_E_NOT_FOUND, "%s:%d: no network '%s'; there are dojo4d and pilotnet", r->file,
-           dj_recipe_line(r, "network.name"), r->network.name);
+  dj_error(DJ_E_NOT_FOUND, "%s:%d: no network '%s'; there are dojo4d, pilotnet and resnet18",
+           r->file, dj_recipe_line(r, "network.name"), r->network.name);
   return NULL;
 }
 

@@ -33,7 +33,7 @@ typedef struct dj__network {
                 dj__net_out *out);
 } dj__network;
 
-extern const dj__network dj__net_dojo4d, dj__net_pilotnet;
+extern const dj__network dj__net_dojo4d, dj__net_pilotnet, dj__net_resnet18;
 /* By name; NULL with an error that lists the names. */
 const dj__network *dj__network_find(const dj_recipe *r);
 

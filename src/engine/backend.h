@@ -9,7 +9,7 @@
 
 #include "engine/op.h"
 
-enum { DJ__BACKEND_VERSION = 1 };
+enum { DJ__BACKEND_VERSION = 2 };
 
 typedef struct dj__kernel {
   dj_status (*run)(const dj__call *c, void *self);
@@ -35,6 +35,8 @@ typedef struct dj__backend {
   /* Memory of the device; 64-byte aligned, zeroed. */
   void *(*alloc)(size_t bytes);
   void (*free)(void *p, size_t bytes);
+  /* x (n) normal with this deviation, the numbers of dj__rng {key, stream}. Of host memory only. */
+  void (*fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream);
 } dj__backend;
 
 /* NULL with an error if there is none of that name. "ref", "cpu". */

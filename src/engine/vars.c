@@ -89,18 +89,13 @@ static void *block_alloc(dj_vars *v, int kind, size_t bytes) {
 
 static void fill(float *x, int64_t n, dj_init init, uint64_t seed, const char *name) {
   dj__rng r = {seed, dj__hash64(name, strlen(name), 0), 0};
+  if (init.kind == DJ_INIT_NORMAL) {
+    dj__backend_cpu.fill_normal(x, n, init.a, r.key, r.stream);
+    return;
+  }
+  if (init.kind == DJ_INIT_CONST && init.a == 0) return; // new memory is zero
   for (int64_t i = 0; i < n; i++) {
-    switch (init.kind) {
-    case DJ_INIT_CONST:
-      x[i] = init.a;
-      break;
-    case DJ_INIT_NORMAL:
-      x[i] = init.a * dj__rng_normal(&r);
-      break;
-    case DJ_INIT_UNIFORM:
-      x[i] = dj__rng_uniform(&r, -init.a, init.a);
-      break;
-    }
+    x[i] = init.kind == DJ_INIT_CONST ? init.a : dj__rng_uniform(&r, -init.a, init.a);
   }
 }
 

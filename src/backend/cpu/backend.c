@@ -7,6 +7,7 @@
  * backend.h).
  */
 #include <cpuid.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -99,6 +100,11 @@ static dj_status create(const dj__call *c, const dj__backend_options *o, dj__ker
   return DJ_OK;
 }
 
+static int usable_cores(void) {
+  int n = omp_get_num_procs();
+  return n > 1 ? n : 1;
+}
+
 /* Large blocks come straight from the system, on huge pages where it gives them, and touched once
  * so that no step pays for page faults. */
 static void *cpu_alloc(size_t bytes) {
@@ -115,7 +121,12 @@ static void *cpu_alloc(size_t bytes) {
   if (p > raw) munmap(raw, (size_t)(p - raw));
   if (raw + span > p + size) munmap(p + size, (size_t)(raw + span - (p + size)));
   madvise(p, size, MADV_HUGEPAGE); /* advice: failing is no harm */
-  for (size_t i = 0; i < size; i += page) ((volatile char *)p)[i] = 0;
+  // The system clears pages as they are touched; large blocks by all cores at once.
+  const int64_t huge = (int64_t)((size + HUGE_PAGE - 1) / HUGE_PAGE);
+#pragma omp parallel for schedule(static, 8) num_threads(huge > 32 ? usable_cores() : 1)
+  for (int64_t k = 0; k < huge; k++)
+    for (size_t i = (size_t)k * HUGE_PAGE; i < size && i < (size_t)(k + 1) * HUGE_PAGE; i += page)
+      ((volatile char *)p)[i] = 0;
   return p;
 }
 
@@ -127,6 +138,11 @@ static void cpu_free(void *p, size_t bytes) {
     munmap(p, (bytes + 4095) / 4096 * 4096);
 }
 
+static void fill_normal(float *x, int64_t n, float std, uint64_t key, uint64_t stream) {
+  dj__kernels_find(NULL)->fill_normal(x, n, std, key, stream,
+                                      n < dj__worth_threads ? 1 : usable_cores());
+}
+
 const dj__backend dj__backend_cpu = {
     .version = DJ__BACKEND_VERSION,
     .name = "cpu",
@@ -135,4 +151,5 @@ const dj__backend dj__backend_cpu = {
     .create = create,
     .alloc = cpu_alloc,
     .free = cpu_free,
+    .fill_normal = fill_normal,
 };

@@ -33,6 +33,8 @@ typedef struct dj__kernels {
   /* Multiply-adds in registers only, on the calling thread; *flops: how many operations. The result
    * depends on all of them. For measuring the processor's peak. */
   float (*fma_loop)(int64_t rounds, double *flops);
+  /* x (n) normal with this deviation: numbers of the stream, as dj__rng_normal makes them. */
+  void (*fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream, int threads);
 } dj__kernels;
 
 extern const dj__kernels dj__kernels_generic, dj__kernels_avx2, dj__kernels_avx512;

@@ -52,6 +52,7 @@ DJ__NN_KERNELS(DJ__X)
 #undef DJ__X
 size_t DJ__I(max_pool_grad_workspace)(const dj__call *c);
 float DJ__I(fma_loop)(int64_t rounds, double *flops); /* peak.c */
+void DJ__I(fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream, int threads);
 size_t DJ__I(attention_workspace)(const dj__call *c);
 size_t DJ__I(attention_grad_workspace)(const dj__call *c);
 size_t DJ__I(matvec_workspace)(const dj__call *c);

@@ -8,6 +8,7 @@ const dj__kernels DJ__I(kernels) = {
     .convert = DJ__I(convert),
     .post = DJ__I(post),
     .fma_loop = DJ__I(fma_loop),
+    .fill_normal = DJ__I(fill_normal),
     .op =
         {
 #define DJ__X(name, operands, expression, flops)                                                   \
