@@ -422,6 +422,99 @@ static void test_compile_errors(void **state) {
 
 /* ---- passes, memory, determinism ---- */
 
+/* A deep chain whose backward pass needs every layer's values; with segments or without. */
+static dj_graph *chain(bool segments) {
+  enum { N = 64, D = 32, LAYERS = 8 };
+  dj_graph *g = dj_graph_create();
+  dj_val x = dj_input(g, "x", DJ_F32, DJ_SHAPE(N, D));
+  for (int i = 0; i < LAYERS; i++) {
+    dj_graph_push(g, "layer%d", i);
+    if (segments) dj_recompute_begin(g);
+    dj_val w = dj_param(g, "w", DJ_SHAPE(4 * D, D), dj_init_normal(0.2f));
+    dj_val v = dj_param(g, "v", DJ_SHAPE(D, 4 * D), dj_init_normal(0.1f));
+    dj_val h = dj_dropout(g, dj_gelu(g, dj_linear(g, x, w, DJ_NONE)), 0.2f);
+    x = dj_add(g, x, dj_linear(g, h, v, DJ_NONE));
+    dj_recompute_end(g);
+    dj_graph_pop(g);
+  }
+  dj_val loss = dj_mean(g, dj_square(g, x), DJ_ALL_AXES);
+  assert_int_equal(dj_optimizer_apply(g, loss, &(dj_optimizer){.kind = DJ_SGD}), DJ_OK);
+  return g;
+}
+
+static void test_recompute_changes_nothing_but_memory(void **state) {
+  (void)state;
+  for (int precision = 0; precision < 2; precision++) {
+    float loss[3][3];
+    size_t arena[3];
+    for (int k = 0; k < 3; k++) { // kept; computed again; segments with the pass off
+      dj_graph *g = chain(k > 0);
+      dj_vars *vars = dj_vars_create(4);
+      dj_program *p;
+      dj_compile_options o = {.precision = precision ? DJ_PRECISION_BF16 : DJ_PRECISION_F32,
+                              .seed = 3,
+                              .passes_off = k == 2 ? DJ_PASS_RECOMPUTE : 0};
+      assert_int_equal(dj_program_compile(g, &o, vars, &p), DJ_OK);
+      dj_tensor *x = dj_program_input(p, "x");
+      for (int64_t i = 0; i < dj_shape_count(&x->shape); i++)
+        ((float *)x->data)[i] = (float)(i % 17) / 17 - 0.5f;
+      for (uint64_t step = 0; step < 3; step++) {
+        assert_int_equal(dj_optimizer_fill(p, &(dj_optimizer){.kind = DJ_SGD}, step, 0.5), DJ_OK);
+        assert_int_equal(dj_program_run(p, 7), DJ_OK); // the same dropout in every step
+        loss[k][step] = *(float *)dj_program_output(p, "loss")->data;
+      }
+      dj_memory_report r;
+      dj_program_memory(p, &r);
+      arena[k] = r.arena;
+      dj_program_destroy(p);
+      dj_vars_destroy(vars);
+      dj_graph_destroy(g);
+    }
+    assert_true(loss[0][2] < loss[0][0]);
+    assert_memory_equal(loss[0], loss[1], sizeof loss[0]);
+    assert_memory_equal(loss[0], loss[2], sizeof loss[0]);
+    assert_int_equal(arena[0], arena[2]);
+    assert_true(arena[1] < arena[0]);
+  }
+}
+
+/* What depends on weights alone is computed once, and the results are the same. */
+static void test_frozen_programs(void **state) {
+  (void)state;
+  dj_vars *vars = dj_vars_create(4);
+  float y[2][3];
+  for (int frozen = 0; frozen < 2; frozen++) {
+    dj_graph *g = dj_graph_create();
+    dj_val w = dj_param(g, "w", DJ_SHAPE(8, 8), dj_init_normal(1));
+    dj_val counter = dj_state(g, "counter", DJ_SHAPE(1), dj_init_const(0)); // written: not frozen
+    dj_val x = dj_linear(g, dj_input(g, "x", DJ_F32, DJ_SHAPE(1, 8)), dj_exp(g, w), DJ_NONE);
+    dj_output(g, "y", dj_sum(g, dj_mul(g, x, dj_exp(g, counter)), DJ_ALL_AXES));
+    dj_accumulate(g, counter, dj_const_f32(g, (float[]){0.5f}, DJ_SHAPE(1)), 1);
+    dj_program *p;
+    assert_int_equal(dj_program_compile(g, &(dj_compile_options){.frozen = frozen != 0}, vars, &p),
+                     DJ_OK);
+    *(float *)dj_vars_find(vars, "counter")->tensor.data = 0;
+    for (int i = 0; i < 8; i++) ((float *)dj_program_input(p, "x")->data)[i] = (float)i;
+    float first = *(float *)dj_vars_find(vars, "w")->tensor.data;
+    for (int step = 0; step < 3; step++) {
+      assert_int_equal(dj_program_run(p, 0), DJ_OK);
+      y[frozen][step] = *(float *)dj_program_output(p, "y")->data;
+    }
+    // A frozen program does not see a weight that changes against the promise: it kept exp(w).
+    *(float *)dj_vars_find(vars, "counter")->tensor.data = 0;
+    *(float *)dj_vars_find(vars, "w")->tensor.data = first + 100;
+    ((float *)dj_program_input(p, "x")->data)[0] = 1;
+    assert_int_equal(dj_program_run(p, 0), DJ_OK);
+    assert_int_equal(isinf(*(float *)dj_program_output(p, "y")->data) != 0, !frozen);
+    *(float *)dj_vars_find(vars, "w")->tensor.data = first;
+    dj_program_destroy(p);
+    dj_graph_destroy(g);
+  }
+  assert_memory_equal(y[0], y[1], sizeof y[0]);
+  assert_true(y[0][1] > y[0][0] * 1.6f && y[0][1] < y[0][0] * 1.7f); // exp(0.5)
+  dj_vars_destroy(vars);
+}
+
 static void test_passes_change_nothing(void **state) {
   (void)state;
   static const char *const backends[] = {"ref", "cpu"};
@@ -814,6 +907,8 @@ int main(void) {
       cmocka_unit_test(test_labels_nest),
       cmocka_unit_test(test_gradient_through_bf16),
       cmocka_unit_test(test_compile_errors),
+      cmocka_unit_test(test_recompute_changes_nothing_but_memory),
+      cmocka_unit_test(test_frozen_programs),
       cmocka_unit_test(test_passes_change_nothing),
       cmocka_unit_test(test_same_bits_every_time),
       cmocka_unit_test(test_ref_and_cpu_agree),

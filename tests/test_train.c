@@ -9,6 +9,7 @@
 
 #include "tiny_task.h"
 #include "train/events.h"
+#include "train/run.h"
 
 static char root[] = "/tmp/dojo-train-XXXXXX";
 
@@ -234,6 +235,22 @@ static void two_runs_are_equal(void **state) {
   free(a);
   free(b);
   free(c);
+}
+
+// What is too large to have twice is written while the loop waits: the same bytes.
+static void checkpoints_without_a_copy(void **state) {
+  (void)state;
+  const size_t usual = dj__checkpoint_most_copied;
+  tiny_task t = tiny_make(8);
+  const char *recipe = COMMON "steps: 12, batch: 8, ema: 0.9, checkpoint_every: 3";
+  size_t na, nb;
+  char *a = train_fresh("copied", recipe, &t, NULL, &na);
+  dj__checkpoint_most_copied = 0;
+  char *b = train_fresh("not-copied", recipe, &t, NULL, &nb);
+  dj__checkpoint_most_copied = usual;
+  assert_same(a, na, b, nb);
+  free(a);
+  free(b);
 }
 
 // Stopped after every step, in turn, and taken up again: the same bytes.
@@ -508,6 +525,7 @@ int main(void) {
       cmocka_unit_test(bad_optimizers),
       cmocka_unit_test(it_learns),
       cmocka_unit_test(two_runs_are_equal),
+      cmocka_unit_test(checkpoints_without_a_copy),
       cmocka_unit_test(resume_at_any_step),
       cmocka_unit_test(cpu_backend_resumes_to_the_same_bytes),
       cmocka_unit_test(accumulation_is_a_big_batch),

@@ -41,6 +41,12 @@ dj_status dj_graph_status(const dj_graph *g); /* re-raises the first error with 
 void dj_graph_push(dj_graph *g, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void dj_graph_pop(dj_graph *g);
 
+/* What is made between these is a segment: of its values only those that other parts of the forward
+ * pass read are kept for the backward pass, the others are computed again there. Trades a second
+ * forward pass of the segment for its memory. Not nested. */
+void dj_recompute_begin(dj_graph *g);
+void dj_recompute_end(dj_graph *g);
+
 dj_shape dj_val_shape(const dj_graph *g, dj_val v); /* rank 0 for DJ_NONE */
 dj_dtype dj_val_dtype(const dj_graph *g, dj_val v);
 
@@ -114,7 +120,8 @@ typedef enum dj_pass {
   DJ_PASS_SIMPLIFY = 1 << 0, /* dead code, common subexpressions */
   DJ_PASS_FUSION = 1 << 1,   /* bias and activation into matmul/conv, elementwise chains */
   DJ_PASS_MEMORY = 1 << 2,   /* reuse of dead values' memory; off: every value has its own */
-  DJ_PASS_SCHEDULE = 1 << 3  /* memory-aware order; off: order of creation */
+  DJ_PASS_SCHEDULE = 1 << 3, /* memory-aware order; off: order of creation */
+  DJ_PASS_RECOMPUTE = 1 << 4 /* values of segments are made again; off: kept */
 } dj_pass;
 
 typedef struct dj_compile_options {

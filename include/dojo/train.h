@@ -156,6 +156,7 @@ typedef struct dj_recipe_train {
     float final, gamma;
     uint64_t every; /* steps */
   } schedule;
+  float recompute; /* share of the layers or stages, 0..1 */
   float ema, clip;
   float
       best_after; /* share of the run before which no weights count as the best: on little

@@ -60,6 +60,7 @@ static dj_val backbone(dj_graph *g, const dj_recipe *r, dj_val x) {
   for (int i = 0; i < r->network.stages; i++) {
     int c = stage_channels(r, i);
     dj_graph_push(g, "stage%d", i);
+    if ((float)i < r->train.recompute * (float)r->network.stages) dj_recompute_begin(g);
     x = dj__layer_conv(g, "down", x, c, i ? 3 : 5, 2, true, 1);
     for (int k = 0; i > 0 && k < r->network.depth; k++) {
       dj_graph_push(g, "block%d", k);
@@ -68,6 +69,7 @@ static dj_val backbone(dj_graph *g, const dj_recipe *r, dj_val x) {
       x = dj_relu(g, dj_add(g, x, y));
       dj_graph_pop(g);
     }
+    dj_recompute_end(g);
     dj_graph_pop(g);
   }
   dj_graph_pop(g);

@@ -51,8 +51,10 @@ static void build(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool tr
   x = dj_max_pool(g, x, &(dj_pool_args){3, 3, 2, 2, 1, 1, 1, 1});
   for (int i = 0; i < 4; i++, width *= 2) {
     dj_graph_push(g, "stage%d", i);
+    if ((float)i < r->train.recompute * 4) dj_recompute_begin(g);
     x = block(g, "block0", x, width, i ? 2 : 1, training);
     x = block(g, "block1", x, width, 1, training);
+    dj_recompute_end(g);
     dj_graph_pop(g);
   }
   x = dj_dropout(g, dj_global_avg_pool(g, x), training ? r->network.dropout : 0); // (B, C)

@@ -187,8 +187,16 @@ static dj__node *new_node(dj_graph *g, dj__op op, const dj_val *in, int n_in, co
                   .attr = a,
                   .attr_size = attr_size,
                   .label = label,
-                  .backward = g->in_backward};
+                  .backward = g->in_backward,
+                  .segment = g->segment};
   return n;
+}
+
+void dj_recompute_begin(dj_graph *g) {
+  g->segment = ++g->n_segments;
+}
+void dj_recompute_end(dj_graph *g) {
+  g->segment = 0;
 }
 
 dj__node *dj__append_node(dj_graph *g, dj__op op, const dj_val *in, int n_in, const void *attr,

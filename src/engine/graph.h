@@ -43,6 +43,7 @@ struct dj_graph {
   unsigned char label_at[DJ__LABEL_DEPTH]; /* length of `label` before each push */
   int depth;
   bool in_backward;
+  int segment, n_segments; /* the one that nodes are made in (0: none), and how many there were */
   uint64_t next_stream;
   dj_status status;
   char *message;

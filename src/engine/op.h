@@ -21,6 +21,7 @@ typedef struct dj__node {
   size_t attr_size;
   const char *label; /* caller's label path */
   bool backward;     /* made by dj_graph_backward */
+  int segment;       /* whose values the backward pass computes again; 0: none */
 } dj__node;
 
 /* What shape inference sees and fills. */

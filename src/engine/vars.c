@@ -73,14 +73,19 @@ static void *block_alloc(dj_vars *v, int kind, size_t bytes) {
   if (!b || b->size - b->used < bytes) {
     b = calloc(1, sizeof *b);
     if (!b) return NULL;
-    b->size = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
+    b->size = bytes >= BLOCK_BYTES / 4 ? bytes : BLOCK_BYTES; // large ones have their own
     b->data = dj__backend_cpu.alloc(b->size);
     if (!b->data) {
       free(b);
       return NULL;
     }
-    b->next = v->blocks[kind];
-    v->blocks[kind] = b;
+    if (v->blocks[kind] && bytes >= BLOCK_BYTES / 4) { // the one in use goes on being filled
+      b->next = v->blocks[kind]->next;
+      v->blocks[kind]->next = b;
+    } else {
+      b->next = v->blocks[kind];
+      v->blocks[kind] = b;
+    }
   }
   void *p = b->data + b->used;
   b->used += bytes;

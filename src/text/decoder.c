@@ -27,7 +27,8 @@ dj_status dj__decoder_of(const dj_recipe *r, int32_t vocabulary, dj__decoder *d)
                      .bias = n->bias,
                      .dropout = n->dropout,
                      .rope_theta = n->rope_theta,
-                     .norm_eps = n->norm_eps};
+                     .norm_eps = n->norm_eps,
+                     .recompute = r->train.recompute};
   if (d->width % d->heads)
     return dj_error(DJ_E_INVALID, "%s:%d: network.width %d is no multiple of network.heads %d",
                     r->file, dj_recipe_line(r, "network.width"), d->width, d->heads);
@@ -141,8 +142,10 @@ static dj__hidden blocks(dj_graph *g, const dj__decoder *d, dj_val token, dj_val
   x = dj_dropout(g, x, dropout);
   for (int i = 0; i < d->layers; i++) {
     dj_graph_push(g, "layer%d", i);
+    if ((float)i < d->recompute * (float)d->layers) dj_recompute_begin(g);
     x = dj_add(g, x, dj_dropout(g, attention(g, d, x, position, cached), dropout));
     x = dj_add(g, x, dj_dropout(g, mlp(g, d, x), dropout));
+    dj_recompute_end(g);
     dj_graph_pop(g);
   }
   h.x = norm(g, d, x);

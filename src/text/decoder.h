@@ -22,7 +22,7 @@ typedef struct dj__decoder {
   dj_positions_kind positions;
   dj_mlp_kind mlp;
   bool tied, bias;
-  float dropout, rope_theta, norm_eps;
+  float dropout, rope_theta, norm_eps, recompute; /* recompute: share of the layers, in training */
 } dj__decoder;
 
 /* From a recipe; `vocabulary` where the recipe leaves it open. DJ_E_INVALID with file and line. */

@@ -2,7 +2,8 @@
  * Checkpoints: safetensors files with every variable, the run's state as metadata.
  *
  * The training loop only pays for a copy of the variables in memory; a thread writes the copy to a
- * temporary name, syncs, renames, links the best and removes what is not kept. Order matters:
+ * temporary name, syncs, renames, links the best and removes what is not kept (what is too large to
+ * have twice is written while the loop waits). Order matters:
  * nothing old is removed before the new file is whole and on disk, so a full disk, a kill or a
  * power cut at any point leaves at least the checkpoint before.
  */
@@ -79,9 +80,11 @@ struct dj__checkpointer {
   bool is_best;
   dj_st_tensor *tensors;
   char *params; // JSON list of the trainable variables' names
-  float *copy;
+  float *copy;  // NULL: too large to have twice; written from the variables while the loop waits
   size_t n;
 };
+
+size_t dj__checkpoint_most_copied = 512 << 20;
 
 static dj_status save(const dj__checkpointer *c, const char *path) {
   const dj__run_state *s = &c->state;
@@ -216,9 +219,10 @@ static dj_status make_copy(dj__checkpointer *c) {
     floats += (size_t)dj_shape_count(&dj_vars_get(c->vars, (int)i)->tensor.shape);
   free(c->copy); // of a try that failed
   free(c->tensors);
-  c->copy = malloc((floats + 1) * sizeof *c->copy);
+  bool twice = floats * sizeof *c->copy <= dj__checkpoint_most_copied;
+  c->copy = twice ? malloc((floats + 1) * sizeof *c->copy) : NULL;
   c->tensors = calloc(n + 1, sizeof *c->tensors);
-  if (!c->copy || !c->tensors)
+  if ((twice && !c->copy) || !c->tensors)
     return dj_error(DJ_E_NOMEM, "checkpoint: no memory for a copy of %zu variables (%zu bytes)", n,
                     floats * sizeof *c->copy);
   json_t *params = json_array();
@@ -228,9 +232,9 @@ static dj_status make_copy(dj__checkpointer *c) {
     const dj_var *v = dj_vars_get(c->vars, (int)i);
     dj_st_tensor *t = &c->tensors[i];
     *t = (dj_st_tensor){
-        .name = v->name, .dtype = DJ_ST_F32, .rank = v->tensor.shape.rank, .data = at};
+        .name = v->name, .dtype = DJ_ST_F32, .rank = v->tensor.shape.rank, .data = v->tensor.data};
     for (int k = 0; k < t->rank; k++) t->shape[k] = (uint64_t)v->tensor.shape.dim[k];
-    at += dj_shape_count(&v->tensor.shape);
+    if (twice) t->data = at, at += dj_shape_count(&v->tensor.shape);
     if (v->kind == DJ_VAR_PARAM && json_array_append_new(params, json_string(v->name)) != 0)
       s = dj_error(DJ_E_INVALID, "checkpoint: the name '%s' is not UTF-8", v->name);
   }
@@ -265,6 +269,11 @@ dj_status dj__checkpointer_submit(dj__checkpointer *c, const dj__run_state *stat
   if (c->n != (size_t)dj_vars_count(c->vars))
     return dj_error(DJ_E_STATE, "checkpoint: there were %zu variables, now there are %d", c->n,
                     dj_vars_count(c->vars));
+  if (!c->copy) {
+    c->state = *state;
+    c->is_best = is_best;
+    return write_checkpoint(c);
+  }
   float *at = c->copy;
   for (int i = 0; at && i < dj_vars_count(c->vars); i++) {
     const dj_tensor *t = &dj_vars_get(c->vars, i)->tensor;

@@ -205,7 +205,9 @@ static dj_status set_up(loop *l) {
   DJ_TRY(l->task->ops->describe(l->task, &l->description));
   DJ_TRY(plan(l));
   l->vars = dj_vars_create(l->run->recipe->train.seed);
-  l->eval_vars = dj_vars_create(l->run->recipe->train.seed);
+  // Without moving averages the weights themselves are evaluated.
+  bool average = l->optimizer.ema > 0;
+  l->eval_vars = average ? dj_vars_create(l->run->recipe->train.seed) : l->vars;
   if (!l->vars || !l->eval_vars) return dj_error(DJ_E_NOMEM, "train: no memory for variables");
   DJ_TRY(build_training(l));
   DJ_TRY(build_evaluation(l));
@@ -249,7 +251,8 @@ static void tell_memory(const loop *l) {
   add_program(l->step_program, &m);
   add_program(l->apply_program, &m);
   add_program(l->eval_program, &eval);
-  m.evaluation = eval.inputs + eval.values + eval.workspace + bytes_of(l->eval_vars, false);
+  m.evaluation = eval.inputs + eval.values + eval.workspace;
+  if (l->eval_vars != l->vars) m.evaluation += bytes_of(l->eval_vars, false);
   l->o->planned(&m, l->o->user);
 }
 
@@ -262,8 +265,8 @@ static dj_status tear_down(loop *l, dj_status s) {
   dj_program_destroy(l->step_program);
   dj_program_destroy(l->apply_program);
   dj_program_destroy(l->eval_program);
+  if (l->eval_vars != l->vars) dj_vars_destroy(l->eval_vars);
   dj_vars_destroy(l->vars);
-  dj_vars_destroy(l->eval_vars);
   free(l->description);
   return s ? s : c ? c : e;
 }
@@ -312,7 +315,7 @@ static bool is_better(const loop *l, double v, bool higher) {
 static dj_status validate(loop *l, bool *is_best) {
   double from = now_s();
   dj_scores scores = {.best = -1};
-  DJ_TRY(dj_vars_copy_for_eval(l->vars, l->eval_vars));
+  if (l->eval_vars != l->vars) DJ_TRY(dj_vars_copy_for_eval(l->vars, l->eval_vars));
   DJ_TRY(l->task->ops->validate(l->task, l->eval_program, &scores));
   for (int i = 0; i < scores.n; i++) {
     char tag[DJ_SCORE_NAME + 16];

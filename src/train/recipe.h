@@ -93,6 +93,9 @@
   X(UINT, P, steps, S, steps, 0, DJ__BIG, 0, "updates of the weights")                             \
   X(INT, P, batch, S, batch, 1, 65536, REQUIRED, "samples in one run of the program")              \
   X(INT, P, accumulate, S, accumulate, 1, 65536, 1, "runs for one update")                         \
+  X(FLOAT, P, recompute, S, recompute, 0, 1, 0,                                                    \
+    "share of the layers (or stages) whose values are computed again in the backward pass "        \
+    "instead of kept: less memory, more time")                                                     \
   X(FLOAT, P, ema, S, ema, 0, 0.999999, 0, "decay of the weights' moving average; 0: none")        \
   X(FLOAT, P, clip, S, clip, 0, 1e9, 0, "largest global norm of the gradient; 0: any")             \
   X(FLOAT, P, best_after, S, best_after, 0, 1, 0,                                                  \

@@ -37,6 +37,7 @@ typedef struct dj__checkpointer dj__checkpointer;
 dj_status dj__checkpointer_open(const char *run_dir, int keep, dj_vars *vars, dj__checkpointer **c);
 /* Waits until the writer is idle, copies all variables and hands them over. Returns the failure of
  * the write before, if it failed. */
+extern size_t dj__checkpoint_most_copied; /* bytes; more is written without a copy, in submit */
 dj_status dj__checkpointer_submit(dj__checkpointer *c, const dj__run_state *state, bool is_best);
 /* Waits until everything is on disk. */
 dj_status dj__checkpointer_wait(dj__checkpointer *c);

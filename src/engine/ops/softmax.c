@@ -255,7 +255,7 @@ DJ__DEFINE_OP(log_softmax, 1, 1, 1, DJ__F32_ONLY, 0, 0, infer_softmax, grad_log_
               cost_softmax, ref_log_softmax, samples_log_softmax);
 DJ__DEFINE_OP(log_softmax_grad, 2, 2, 1, DJ__F32_ONLY, 0, 0, infer_softmax_grad, DJ__NO_GRAD,
               cost_softmax, ref_log_softmax_grad, samples_log_softmax_grad);
-DJ__DEFINE_OP(cross_entropy, 2, 2, 1, DJ__F32_ONLY, 0, 0, infer_cross_entropy, grad_cross_entropy,
+DJ__DEFINE_OP(cross_entropy, 2, 2, 1, DJ__FOLLOW, 1u, 0, infer_cross_entropy, grad_cross_entropy,
               cost_softmax, ref_cross_entropy, samples_cross_entropy);
-DJ__DEFINE_OP(cross_entropy_grad, 3, 3, 1, DJ__F32_ONLY, 0, 0, infer_cross_entropy, DJ__NO_GRAD,
-              cost_softmax, ref_cross_entropy_grad, samples_cross_entropy_grad);
+DJ__DEFINE_OP(cross_entropy_grad, 3, 3, 1, DJ__FOLLOW | DJ__INPLACE, 1u, 0, infer_cross_entropy,
+              DJ__NO_GRAD, cost_softmax, ref_cross_entropy_grad, samples_cross_entropy_grad);

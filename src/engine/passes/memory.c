@@ -3,9 +3,9 @@
  * an offset in one arena, so that values alive at the same time never overlap. Views share their
  * source's buffer; an elementwise result may take over an operand that dies there.
  *
- * Placement: buffers by falling size, each at the lowest offset where it fits between those already
- * placed that overlap in time (greedy by size; Pisarchyk & Lee 2020). The lower bound is the
- * largest sum of bytes alive at one step.
+ * Placement: buffers in some order, each at the lowest offset where it fits between those already
+ * placed that overlap in time (greedy by size; Pisarchyk & Lee 2020). Several orders are tried
+ * until one reaches the lower bound, the largest sum of bytes alive at one step; the best is taken.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +122,34 @@ static int by_size(const void *x, const void *y) {
   if (a->first != b->first) return a->first - b->first;
   return *(const int *)x - *(const int *)y;
 }
+/* Long-lived ones first: those made at one step and read at another lie at the bottom. */
+static int by_duration(const void *x, const void *y) {
+  const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
+  if (a->last - a->first != b->last - b->first) return b->last - b->first - (a->last - a->first);
+  return by_size(x, y);
+}
+static int by_area(const void *x, const void *y) {
+  const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
+  double p = (double)a->bytes * (a->last - a->first + 1),
+         q = (double)b->bytes * (b->last - b->first + 1);
+  return p != q ? (p < q ? 1 : -1) : by_size(x, y);
+}
+/* In the order of the schedule. */
+static int by_start(const void *x, const void *y) {
+  const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
+  return a->first != b->first ? a->first - b->first : by_size(x, y);
+}
+/* From the schedule's end. */
+static int by_end(const void *x, const void *y) {
+  const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
+  return a->last != b->last ? b->last - a->last : by_size(x, y);
+}
+/* Large ones by size, the crowd of small ones by length of life. */
+static int by_class(const void *x, const void *y) {
+  const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
+  int p = 63 - __builtin_clzll(a->bytes | 1), q = 63 - __builtin_clzll(b->bytes | 1);
+  return p != q ? q - p : by_duration(x, y);
+}
 static int by_offset(const void *x, const void *y) {
   const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
   if (a->offset != b->offset) return a->offset < b->offset ? -1 : 1;
@@ -140,40 +168,59 @@ static size_t lowest_gap(const buffer *b, const int *placed, int n, int v) {
   return at;
 }
 
-static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__plan *p, buffer *b) {
-  int *roots = malloc(((size_t)g->n_values + 1) * 2 * sizeof *roots),
-      *placed = roots + g->n_values + 1;
-  size_t *alive = calloc((size_t)n_steps + 2, sizeof *alive);
-  if (!roots || !alive) {
-    free(roots);
-    free(alive);
-    return dj_error(DJ_E_NOMEM, "compile: out of memory");
-  }
-  int n = 0, n_placed = 0;
-  for (int v = 0; v < g->n_values; v++) {
-    if (p->place[v] != DJ__PLACE_ARENA || find(b, v) != v) continue;
-    roots[n++] = v;
-    for (int t = b[v].first; t <= b[v].last; t++) alive[t] += b[v].bytes;
-  }
-  for (int t = 0; t <= n_steps; t++)
-    if (alive[t] > p->lower_bound) p->lower_bound = alive[t];
-  sort_buffers = b;
-  if (reuse) qsort(roots, (size_t)n, sizeof *roots, by_size);
+/* Offsets of the n buffers in `order` by turns; bytes needed. placed: room for n. */
+static size_t fit(buffer *b, const int *order, int n, int *placed, bool reuse) {
+  size_t arena = 0;
   for (int i = 0; i < n; i++) {
-    int v = roots[i];
-    b[v].offset = reuse ? lowest_gap(b, placed, n_placed, v) : p->arena;
-    if (b[v].offset + b[v].bytes > p->arena) p->arena = b[v].offset + b[v].bytes;
-    int at = n_placed++;
+    int v = order[i], at = i;
+    b[v].offset = reuse ? lowest_gap(b, placed, i, v) : arena;
+    if (b[v].offset + b[v].bytes > arena) arena = b[v].offset + b[v].bytes;
     while (at > 0 && by_offset(&placed[at - 1], &v) > 0) {
       placed[at] = placed[at - 1];
       at--;
     }
     placed[at] = v;
   }
+  return arena;
+}
+
+static size_t most_alive(const buffer *b, const int *roots, int n, int n_steps, size_t *alive) {
+  size_t most = 0;
+  for (int i = 0; i < n; i++)
+    for (int t = b[roots[i]].first; t <= b[roots[i]].last; t++) alive[t] += b[roots[i]].bytes;
+  for (int t = 0; t <= n_steps; t++) most = alive[t] > most ? alive[t] : most;
+  return most;
+}
+
+static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__plan *p, buffer *b) {
+  size_t room = (size_t)g->n_values + 1;
+  int *roots = malloc(room * 2 * sizeof *roots), *placed = roots + room, n = 0;
+  size_t *alive = calloc((size_t)n_steps + 2, sizeof *alive), *best = malloc(room * sizeof *best);
+  if (!roots || !alive || !best) {
+    free(roots);
+    free(alive);
+    free(best);
+    return dj_error(DJ_E_NOMEM, "compile: out of memory");
+  }
   for (int v = 0; v < g->n_values; v++)
-    if (p->place[v] == DJ__PLACE_ARENA) p->offset[v] = b[find(b, v)].offset;
+    if (p->place[v] == DJ__PLACE_ARENA && find(b, v) == v) roots[n++] = v;
+  p->lower_bound = most_alive(b, roots, n, n_steps, alive);
+  static int (*const orders[])(const void *, const void *) = {by_size,     by_class, by_area,
+                                                              by_duration, by_start, by_end};
+  sort_buffers = b;
+  for (size_t k = 0; k < sizeof orders / sizeof *orders && (k == 0 || reuse); k++) {
+    if (reuse) qsort(roots, (size_t)n, sizeof *roots, orders[k]);
+    size_t arena = fit(b, roots, n, placed, reuse);
+    if (k && arena >= p->arena) continue;
+    p->arena = arena;
+    for (int i = 0; i < n; i++) best[roots[i]] = b[roots[i]].offset;
+    if (arena == p->lower_bound) break;
+  }
+  for (int v = 0; v < g->n_values; v++)
+    if (p->place[v] == DJ__PLACE_ARENA) p->offset[v] = best[find(b, v)];
   free(roots);
   free(alive);
+  free(best);
   return DJ_OK;
 }
 

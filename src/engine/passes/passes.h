@@ -4,6 +4,7 @@
  *
  *   simplify   drops nodes nothing depends on, merges equal ones
  *   precision  decides bf16 or f32 for every value and puts in casts
+ *   recompute  makes some values a second time for the backward pass instead of keeping them
  *   fusion     bias and activation into matmul/conv2d; chains of elementwise ops into one node
  *   schedule   order of execution
  *   memory     one buffer for all values, by their lifetimes
@@ -33,6 +34,7 @@ void dj__rewrite_abort(dj__rewrite *r);
 
 dj_status dj__pass_simplify(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_precision(const dj_graph *g, dj_graph **out); /* to bf16 */
+dj_status dj__pass_recompute(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_fusion(const dj_graph *g, dj_graph **out);
 
 /* Order of execution: indices of nodes with kernels (sources are left out). */

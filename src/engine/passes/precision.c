@@ -6,8 +6,8 @@
  *   elementwise ops take what comes: the result is bf16 if every full-size operand that is not a
  *     variable is bf16, else f32 (so a loss, which mixes predictions with f32 targets, stays f32);
  *   other followers (norms, pooling, concat, ...) are bf16 if any input that follows is;
- *   sums and scatter-adds (gradients of embeddings) are f32; everything marked F32_ONLY, updates
- * and named outputs are f32.
+ *   sums, cross-entropies and scatter-adds (gradients of embeddings) are f32; everything marked
+ * F32_ONLY, updates and named outputs are f32.
  *
  * A value exists in both dtypes only where readers differ; the cast is made once.
  */
@@ -41,7 +41,9 @@ static dj_val get(state *s, dj_val v, dj_dtype t) {
   if (s->other[v] >= 0) return s->other[v];
   dj_graph *g = s->r.dst;
   strcpy(g->label, g->nodes[g->values[d].node]->label); // both of one size
+  g->segment = g->nodes[g->values[d].node]->segment;
   dj_val c = dj_cast(g, d, t);
+  g->segment = 0;
   g->label[0] = 0;
   if (c < 0) s->failed = true;
   s->other[v] = c;
@@ -108,7 +110,7 @@ static void convert(state *s, const dj__node *n) {
       out[0] = DJ_BF16;
   } else if (d->flags & (DJ__FOLLOW | DJ__VIEW)) {
     follow = follow_dtype(s, n, d);
-    bool sums = n->op == DJ__OP_sum || n->op == DJ__OP_scatter_add;
+    bool sums = n->op == DJ__OP_sum || n->op == DJ__OP_scatter_add || n->op == DJ__OP_cross_entropy;
     if (!sums && n->op != DJ__OP_cast && n->n_out && out[0] == DJ_F32) out[0] = follow;
   }
   dj_val few[32], *in = n->n_in <= 32 ? few : malloc((size_t)n->n_in * sizeof *in);

@@ -42,6 +42,7 @@ dj__node *dj__rewrite_copy(dj__rewrite *r, const dj__node *n, const dj_val *in,
   if (!c) return NULL;
   if (dj__is_source(n) && !own_source(r, n, c)) return NULL;
   c->backward = n->backward;
+  c->segment = n->segment;
   c->n_out = n->n_out;
   for (int k = 0; k < n->n_out; k++) {
     const dj__value *v = &r->src->values[n->out[k]];

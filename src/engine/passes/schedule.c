@@ -89,6 +89,16 @@ static int pick(const sched *s, bool memory_aware) {
   return best;
 }
 
+/* Node i has run: what waited for it alone is ready. Gives 1. */
+static int finish(sched *s, int i) {
+  const dj__node *n = s->g->nodes[i];
+  for (int k = 0; k < n->n_in; k++)
+    if (n->in[k] >= 0) s->uses[n->in[k]]--;
+  for (int e = s->head[i]; e >= 0; e = s->next[e])
+    if (--s->waiting[s->to[e]] == 0) s->ready[s->n_ready++] = s->to[e];
+  return 1;
+}
+
 /* Most edges there can be: one an input, and one a node for each written variable. */
 static size_t count_edges(const dj_graph *g) {
   size_t n = 1;
@@ -123,18 +133,18 @@ dj_status dj__pass_schedule(const dj_graph *g, bool memory_aware, int **order, i
       add_edge(&s, g->values[v].node, i);
       if (dj__node_writes(g->nodes[i], k)) add_write_edges(&s, i, v);
     }
-  for (int i = 0; i < g->n_nodes; i++)
-    if (!s.waiting[i]) s.ready[s.n_ready++] = i;
   int done = 0;
+  for (int i = 0; i < g->n_nodes; i++) { // sources are there from the start
+    if (dj__is_source(g->nodes[i]))
+      done += finish(&s, i);
+    else if (g->nodes[i]->n_in == 0)
+      s.ready[s.n_ready++] = i;
+  }
   while (s.n_ready) {
     int at = pick(&s, memory_aware), i = s.ready[at];
     s.ready[at] = s.ready[--s.n_ready];
-    if (!dj__is_source(g->nodes[i])) (*order)[(*n)++] = i;
-    done++;
-    for (int k = 0; k < g->nodes[i]->n_in; k++)
-      if (g->nodes[i]->in[k] >= 0) s.uses[g->nodes[i]->in[k]]--;
-    for (int e = s.head[i]; e >= 0; e = s.next[e])
-      if (--s.waiting[s.to[e]] == 0) s.ready[s.n_ready++] = s.to[e];
+    (*order)[(*n)++] = i;
+    done += finish(&s, i);
   }
   if (done < g->n_nodes)
     st = dj_error(DJ_E_INVALID,

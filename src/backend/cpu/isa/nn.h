@@ -30,8 +30,8 @@
   X(softmax_grad, DJ__I(softmax_grad), DJ__I(all_f32), NULL)                                       \
   X(log_softmax, DJ__I(log_softmax), DJ__I(all_f32), NULL)                                         \
   X(log_softmax_grad, DJ__I(log_softmax_grad), DJ__I(all_f32), NULL)                               \
-  X(cross_entropy, DJ__I(cross_entropy), DJ__I(all_f32_labels), NULL)                              \
-  X(cross_entropy_grad, DJ__I(cross_entropy_grad), DJ__I(all_f32_labels), NULL)                    \
+  X(cross_entropy, DJ__I(cross_entropy), DJ__I(cross_entropy_supports), NULL)                      \
+  X(cross_entropy_grad, DJ__I(cross_entropy_grad), DJ__I(cross_entropy_supports), NULL)            \
   X(max_pool, DJ__I(max_pool), DJ__I(one_float), NULL)                                             \
   X(max_pool_grad, DJ__I(max_pool_grad), DJ__I(one_float), DJ__I(max_pool_grad_workspace))         \
   X(avg_pool, DJ__I(avg_pool), DJ__I(one_float), NULL)                                             \
@@ -65,7 +65,7 @@ size_t DJ__I(resize_workspace)(const dj__call *c);
 size_t DJ__I(grid_grad_workspace)(const dj__call *c);
 bool DJ__I(norm_grad_supports)(const dj__call *c);
 bool DJ__I(grid_supports)(const dj__call *c);
-bool DJ__I(all_f32_labels)(const dj__call *c);
+bool DJ__I(cross_entropy_supports)(const dj__call *c);
 size_t DJ__I(norm_workspace)(const dj__call *c);
 size_t DJ__I(row_norm_workspace)(const dj__call *c);
 

@@ -8,7 +8,8 @@
 
 enum { PIECE = 1 << 14 };
 
-void DJ__I(fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream, int threads) {
+void DJ__I(fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream,
+                        int threads) {
   const int64_t pieces = (n + PIECE - 1) / PIECE;
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t p = 0; p < pieces; p++) {
@@ -21,8 +22,7 @@ void DJ__I(fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t s
       u[2 * k + 1] = dj__u01(r.v[2]);
       v[2 * k + 1] = dj__u01(r.v[3]);
     }
-    DJ__SIMD for (int64_t i = 0; i < count; i++)
-      x[from + i] = std * __builtin_sqrtf(-2.0f * vm_log(1.0f - u[i])) *
-                    vm_cos(6.28318530717958647692f * v[i]);
+    DJ__SIMD for (int64_t i = 0; i < count; i++) x[from + i] =
+        std * __builtin_sqrtf(-2.0f * vm_log(1.0f - u[i])) * vm_cos(6.28318530717958647692f * v[i]);
   }
 }

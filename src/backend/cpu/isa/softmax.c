@@ -110,49 +110,77 @@ static bool labels_in_range(const dj__call *c, const rows *r) {
   return true;
 }
 
+static dj_status bad_label(const dj__call *c, const rows *r) {
+  const int32_t *label = c->in[1].data;
+  int64_t i = 0;
+  while (label[i] < r->width) i++;
+  return dj_error(DJ_E_INVALID, "%s: label %d of row %lld is outside 0..%lld",
+                  dj__op_get(c->op)->name, label[i], (long long)i, (long long)r->width - 1);
+}
+
+/* Largest of row x (n) that begins at element `from`, and the sum of exp(x - max). */
+DJ__INLINE void row_sum(const void *x, const dj_dtype t, int64_t from, int64_t n, float *max,
+                        float *sum) {
+  float m = ld(x, t, from), s = 0;
+#pragma omp simd reduction(max : m)
+  for (int64_t k = 0; k < n; k++) m = ld(x, t, from + k) > m ? ld(x, t, from + k) : m;
+#pragma omp simd reduction(+ : s)
+  for (int64_t k = 0; k < n; k++) s += vm_exp(ld(x, t, from + k) - m);
+  *max = m;
+  *sum = s;
+}
+
 dj_status DJ__I(cross_entropy)(const dj__call *c, void *self) {
   (void)self;
   rows r = rows_of(c);
-  if (!labels_in_range(c, &r)) return dj__op_get(c->op)->ref(c); /* it words the error */
-  const int32_t *label = c->in[1].data;                          // (N) i32, negative: none
-  float *y = c->out[0].data;                                     // (N)
+  if (!labels_in_range(c, &r)) return bad_label(c, &r);
+  const dj_dtype type = c->in[0].dtype;
+  const void *x = c->in[0].data;        // (N, C)
+  const int32_t *label = c->in[1].data; // (N) i32, negative: none
+  float *y = c->out[0].data;            // (N)
 #pragma omp parallel for schedule(static) num_threads(r.threads)
   for (int64_t i = 0; i < r.count; i++) {
-    const float *x = (const float *)c->in[0].data + i * r.width; // (C)
-    if (label[i] < 0) {
-      y[i] = 0;
-      continue;
-    }
-    float max = row_max(x, r.width);
-    y[i] = vm_log(exp_sum(x, max, r.width, NULL)) - (x[label[i]] - max);
+    y[i] = 0;
+    if (label[i] < 0) continue;
+    float max, sum;
+    DJ__WITH_DTYPE(type, T, row_sum(x, T, i * r.width, r.width, &max, &sum));
+    y[i] = vm_log(sum) - (ld(x, type, i * r.width + label[i]) - max);
   }
   return DJ_OK;
+}
+
+/* y (n) may be x. */
+DJ__INLINE void row_grad(const void *x, void *y, const dj_dtype t, int64_t from, int64_t n,
+                         int64_t label, float dy) {
+  float max, sum;
+  row_sum(x, t, from, n, &max, &sum);
+  const float scale = dy / sum, at_label = vm_exp(ld(x, t, from + label) - max) / sum;
+  DJ__SIMD for (int64_t k = 0; k < n; k++)
+      st(y, t, from + k, vm_exp(ld(x, t, from + k) - max) * scale);
+  st(y, t, from + label, dy * (at_label - 1.0f));
 }
 
 /* dx = dy (softmax(x) - one_hot(label)) */
 dj_status DJ__I(cross_entropy_grad)(const dj__call *c, void *self) {
   (void)self;
   rows r = rows_of(c);
-  if (!labels_in_range(c, &r)) return dj__op_get(c->op)->ref(c); /* it words the error */
-  const int32_t *label = c->in[1].data;                          // (N) i32, negative: none
-  const float *dy = c->in[2].data;                               // (N)
+  if (!labels_in_range(c, &r)) return bad_label(c, &r);
+  const dj_dtype type = c->in[0].dtype;
+  const int32_t *label = c->in[1].data; // (N) i32, negative: none
+  const float *dy = c->in[2].data;      // (N)
 #pragma omp parallel for schedule(static) num_threads(r.threads)
   for (int64_t i = 0; i < r.count; i++) {
-    const float *x = (const float *)c->in[0].data + i * r.width; // (C)
-    float *dx = (float *)c->out[0].data + i * r.width;           // (C)
-    if (label[i] < 0) {
-      memset(dx, 0, (size_t)r.width * sizeof *dx);
-      continue;
-    }
-    float sum = exp_sum(x, row_max(x, r.width), r.width, dx), p = dx[label[i]] / sum;
-    float scale = dy[i] / sum;
-    DJ__SIMD for (int64_t k = 0; k < r.width; k++) dx[k] *= scale;
-    dx[label[i]] = dy[i] * (p - 1.0f);
+    if (label[i] < 0)
+      memset(at_w(c->out[0].data, type, i * r.width), 0, (size_t)r.width * dj_dtype_size(type));
+    else
+      DJ__WITH_DTYPE(
+          type, T,
+          row_grad(c->in[0].data, c->out[0].data, T, i * r.width, r.width, label[i], dy[i]));
   }
   return DJ_OK;
 }
 
-bool DJ__I(all_f32_labels)(const dj__call *c) {
-  return c->in[0].dtype == DJ_F32 && c->out[0].dtype == DJ_F32 &&
-         (c->n_in < 3 || c->in[2].dtype == DJ_F32);
+bool DJ__I(cross_entropy_supports)(const dj__call *c) {
+  if (c->n_in < 3) return is_float(&c->in[0]) && c->out[0].dtype == DJ_F32;
+  return is_float(&c->in[0]) && c->in[2].dtype == DJ_F32 && c->out[0].dtype == c->in[0].dtype;
 }

@@ -1,0 +1,109 @@
+/*
+ * Computing again instead of keeping. What the backward pass needs of the forward pass is alive
+ * from one to the other; here some of it is made a second time, just before its first reader in the
+ * backward pass (Chen et al. 2016):
+ *
+ *   - values of segments (dj_recompute_begin, _end), from what went into the segment. What other
+ *     parts of the forward pass read is kept: those are the segments' ends;
+ *   - large bf16 copies of variables: a pass over the weights is cheap beside the product they are
+ *     for.
+ *
+ * Random ops draw the same numbers again, so results do not change by a bit. The copies are created
+ * where they are needed, and the schedule goes by order of creation.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/passes/passes.h"
+
+enum { LARGE = 1 << 20 }; // bytes of a copy of a variable that is worth it
+
+typedef struct state {
+  dj__rewrite r;
+  bool *kept;    // (n_values) read in the forward pass outside its segment, or an output
+  dj_val *again; // (n_values) the value made a second time; DJ_NONE: not made
+  bool failed;
+} state;
+
+static bool is_variable_copy(const dj_graph *g, const dj__node *n) {
+  if (n->op != DJ__OP_cast || n->in[0] < 0) return false;
+  const dj__value *v = &g->values[n->out[0]];
+  return g->nodes[g->values[n->in[0]].node]->op == DJ__OP_variable && v->dtype == DJ_BF16 &&
+         dj_shape_count(&v->shape) * 2 >= LARGE;
+}
+
+static bool repeatable(const state *s, const dj__node *n) {
+  const dj_graph *g = s->r.src;
+  if (n->backward || dj__is_source(n) || dj__op_get(n->op)->flags & DJ__EFFECT) return false;
+  if (is_variable_copy(g, n)) return true;
+  if (!n->segment) return false;
+  for (int k = 0; k < n->n_out; k++)
+    if (s->kept[n->out[k]]) return false;
+  return true;
+}
+
+/* Value v as a backward node reads it. Recursion is as deep as a segment. */
+static dj_val late(state *s, dj_val v) {
+  const dj_graph *g = s->r.src;
+  if (v < 0) return DJ_NONE;
+  const dj__node *n = g->nodes[g->values[v].node];
+  if (!repeatable(s, n)) return s->r.map[v];
+  if (s->again[v] >= 0) return s->again[v];
+  dj_val in[32], before[DJ__MAX_OUT];
+  if (n->n_in > 32) return s->r.map[v];
+  for (int i = 0; i < n->n_in; i++) in[i] = late(s, n->in[i]);
+  for (int k = 0; k < n->n_out; k++) before[k] = s->r.map[n->out[k]];
+  dj__node *c = dj__rewrite_copy(&s->r, n, in, NULL);
+  if (!c) {
+    s->failed = true;
+    return DJ_NONE;
+  }
+  c->backward = true;
+  c->segment = 0;
+  for (int k = 0; k < n->n_out; k++) {
+    s->again[n->out[k]] = s->r.map[n->out[k]];
+    s->r.map[n->out[k]] = before[k];
+  }
+  return s->again[v];
+}
+
+static void copy(state *s, const dj__node *n) {
+  if (!n->backward) {
+    s->failed |= !dj__rewrite_keep(&s->r, n);
+    return;
+  }
+  dj_val few[32], *in = n->n_in <= 32 ? few : malloc((size_t)n->n_in * sizeof *in);
+  for (int i = 0; in && i < n->n_in; i++) in[i] = late(s, n->in[i]);
+  s->failed |= !in || !dj__rewrite_copy(&s->r, n, in, NULL);
+  if (in != few) free(in);
+}
+
+static void find_kept(state *s) {
+  const dj_graph *g = s->r.src;
+  for (int i = 0; i < g->n_nodes; i++) {
+    const dj__node *n = g->nodes[i];
+    for (int k = 0; k < n->n_in && !n->backward; k++)
+      if (n->in[k] >= 0 && g->nodes[g->values[n->in[k]].node]->segment != n->segment)
+        s->kept[n->in[k]] = true;
+  }
+  for (int i = 0; i < g->n_outputs; i++) s->kept[g->outputs[i].val] = true;
+}
+
+dj_status dj__pass_recompute(const dj_graph *g, dj_graph **out) {
+  state s = {0};
+  DJ_TRY(dj__rewrite_begin(&s.r, g));
+  size_t n = (size_t)g->n_values + 1;
+  s.kept = calloc(n, sizeof *s.kept);
+  s.again = malloc(n * sizeof *s.again);
+  s.failed = !s.kept || !s.again;
+  for (size_t i = 0; s.again && i < n; i++) s.again[i] = DJ_NONE;
+  if (!s.failed) find_kept(&s);
+  for (int i = 0; i < g->n_nodes && !s.failed; i++) copy(&s, g->nodes[i]);
+  free(s.kept);
+  free(s.again);
+  if (s.failed) {
+    dj__rewrite_abort(&s.r);
+    return dj_error(DJ_E_NOMEM, "compile: out of memory");
+  }
+  return dj__rewrite_end(&s.r, out);
+}
