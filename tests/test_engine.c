@@ -453,13 +453,13 @@ static void test_recompute_changes_nothing_but_memory(void **state) {
       dj_program *p;
       dj_compile_options o = {.precision = precision ? DJ_PRECISION_BF16 : DJ_PRECISION_F32,
                               .seed = 3,
-                              .passes_off = k == 2 ? DJ_PASS_RECOMPUTE : 0};
+                              .passes_off = DJ_PASS_FUSION | (k == 2 ? DJ_PASS_RECOMPUTE : 0)};
       assert_int_equal(dj_program_compile(g, &o, vars, &p), DJ_OK);
       dj_tensor *x = dj_program_input(p, "x");
       for (int64_t i = 0; i < dj_shape_count(&x->shape); i++)
         ((float *)x->data)[i] = (float)(i % 17) / 17 - 0.5f;
       for (uint64_t step = 0; step < 3; step++) {
-        assert_int_equal(dj_optimizer_fill(p, &(dj_optimizer){.kind = DJ_SGD}, step, 0.5), DJ_OK);
+        assert_int_equal(dj_optimizer_fill(p, &(dj_optimizer){.kind = DJ_SGD}, step, 0.05), DJ_OK);
         assert_int_equal(dj_program_run(p, 7), DJ_OK); // the same dropout in every step
         loss[k][step] = *(float *)dj_program_output(p, "loss")->data;
       }
@@ -470,7 +470,7 @@ static void test_recompute_changes_nothing_but_memory(void **state) {
       dj_vars_destroy(vars);
       dj_graph_destroy(g);
     }
-    assert_true(loss[0][2] < loss[0][0]);
+    if (!(loss[0][2] < loss[0][0])) fail_msg("loss %g, then %g", loss[0][0], loss[0][2]);
     assert_memory_equal(loss[0], loss[1], sizeof loss[0]);
     assert_memory_equal(loss[0], loss[2], sizeof loss[0]);
     assert_int_equal(arena[0], arena[2]);

@@ -8,8 +8,9 @@
  *   - large bf16 copies of variables: a pass over the weights is cheap beside the product they are
  *     for.
  *
- * Random ops draw the same numbers again, so results do not change by a bit. The copies are created
- * where they are needed, and the schedule goes by order of creation.
+ * Random ops draw the same numbers again, so results do not change (but for rounding where what is
+ * no longer kept is fused). The copies are created where they are needed, and the schedule goes by
+ * order of creation.
  */
 #include <stdlib.h>
 #include <string.h>
