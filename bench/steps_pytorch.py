@@ -34,6 +34,8 @@ NETWORKS = {
     "resnet18": ("resnet18", []),
     "gpt2-256": ("gpt2-124m", ["--context", "256", "--batch", "4"]),
     "gpt2-1024": ("gpt2-124m", ["--context", "1024", "--batch", "1"]),
+    "llama-256": ("llama-110m", ["--context", "256", "--batch", "4"]),
+    "char-800k": ("shakespeare", []),
     "char-10m": ("shakespeare-10m", ["--batch", "16"]),
 }
 TOLERANCE = {"f32": 1e-4, "bf16": 2e-2}  # of the first losses, relative
@@ -346,7 +348,10 @@ def serve(arguments):
     del saved
     call = torch.compile(net) if compiled else net
     params = list(net.parameters())
-    opt = torch.optim.AdamW(params, lr=1e-6, fused=True)
+    o = row["optimizer"]
+    opt = torch.optim.AdamW([{"params": [p for p in params if p.dim() >= 2], "weight_decay": o["weight_decay"]},
+                             {"params": [p for p in params if p.dim() < 2], "weight_decay": 0}],
+                            lr=arguments["lr"], betas=(o["beta1"], o["beta2"]), eps=o["eps"], fused=True)
     average = [p.detach().clone() for p in params] if row["ema"] else []
 
     def step():
@@ -364,7 +369,7 @@ def serve(arguments):
 
     losses = [step()]
     first = time.clock_gettime(time.CLOCK_BOOTTIME) - born()
-    losses += [step() for _ in range(2)]
+    losses += [step() for _ in range(len(row["first_losses"]) - 1)]
     print(json.dumps({"losses": losses, "first_step_s": first}), flush=True)
     for line in sys.stdin:
         word = line.split()
@@ -381,9 +386,10 @@ def serve(arguments):
 
 # ---- the comparison -------------------------------------------------------------------------------
 class Peer:
-    def __init__(self, row, weights, threads, compiled, folder):
+    def __init__(self, row, weights, threads, compiled, folder, lr=1e-6):
         path = os.path.join(folder, "worker.json")
-        json.dump({"row": row, "weights": weights, "threads": threads, "compile": compiled}, open(path, "w"))
+        json.dump({"row": row, "weights": weights, "threads": threads, "compile": compiled, "lr": lr},
+                  open(path, "w"))
         self.process = subprocess.Popen([sys.executable, __file__, "--serve", path], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.hello = self.answer()
@@ -419,6 +425,20 @@ def check_losses(name, precision, a, b):
     if worst > TOLERANCE[precision]:
         sys.exit(f"{name} {precision}: not the same network: first losses {a}, PyTorch {b}")
     return worst
+
+
+def curve(args, name, precision):
+    """Losses of many steps on one batch from equal weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        weights = os.path.join(folder, "weights.safetensors")
+        row = ours(args, name, precision, "--seconds", "0", "--no-dropout", "--save", weights, "--losses",
+                   str(args.curve), "--lr", str(args.lr))
+        peer = Peer(row, weights, args.threads, False, folder, args.lr)
+        a, b = row["first_losses"], peer.hello["losses"]
+        peer.end()
+    apart = [abs(x - y) / abs(y) for x, y in zip(a, b)]
+    print(f"{name:10} {precision:5} {len(a)} steps, loss {b[0]:.4f} to {b[-1]:.4f}: at most {max(apart):.1e} apart, "
+          f"relative, {apart[-1]:.1e} at the end", flush=True)
 
 
 def compare(args, name, precision):
@@ -471,10 +491,18 @@ def main():
     p.add_argument("--seconds", type=float, default=2.0, help="of each, in a round")
     p.add_argument("--precision", choices=["f32", "bf16"])
     p.add_argument("--json", help="a file for the figures")
+    p.add_argument("--curve", type=int, metavar="N", help="instead: compare the losses of N steps")
+    p.add_argument("--lr", type=float, default=1e-3, help="of --curve")
     args = p.parse_args()
     unknown = [n for n in args.networks if n not in NETWORKS]
     if unknown:
         p.error(f"unknown {unknown}; known: {', '.join(NETWORKS)}")
+    if args.curve:
+        for n in args.networks or NETWORKS:
+            for t in ("f32", "bf16"):
+                if args.precision in (None, t):
+                    curve(args, n, t)
+        return
     print(f"{args.threads} threads, medians of {args.rounds} rounds by turns; ratio: best of PyTorch / ours, above "
           "1 we are faster;\nmemory: ours / PyTorch's; first: launch to the end of the first step, s")
     print(f"{'network':10} {'dtype':5} {'losses':>8} {'ours, ms':>9} {'eager':>9} {'compiled':>9} {'ratio':>6} "

@@ -27,7 +27,7 @@
 #include "text/task.h"
 #include "train/run.h"
 
-enum { MIN_STEPS = 5, MAX_STEPS = 2000, WARM_UP = 3 };
+enum { MIN_STEPS = 5, MAX_STEPS = 2000, MAX_LOSSES = 1000 };
 
 typedef struct bench {
   const dj__steps_options *o;
@@ -38,7 +38,7 @@ typedef struct bench {
   dj_program *program;
   int cameras, steps;
   dj__decoder decoder;                   // of a text recipe
-  float loss[WARM_UP];                   // of the first steps
+  float loss[MAX_LOSSES];                // of the first steps
   double ms, fastest_ms, first_s, flops; // first_s: from the program's start to its first step
 } bench;
 
@@ -149,7 +149,7 @@ static dj_status build(bench *b) {
 }
 
 static dj_status step(bench *b, uint64_t number) {
-  DJ_TRY(dj_optimizer_fill(b->program, &b->optimizer, number, 1e-6));
+  DJ_TRY(dj_optimizer_fill(b->program, &b->optimizer, number, b->o->lr));
   return dj_program_run(b->program, number);
 }
 
@@ -157,7 +157,7 @@ static dj_status measure(bench *b) {
   static double ms[MAX_STEPS];
   int n = 0;
   uint64_t number = 0;
-  for (; number < WARM_UP; number++) {
+  for (; number < (uint64_t)b->o->losses; number++) {
     DJ_TRY(step(b, number));
     b->loss[number] = *(const float *)dj_program_output(b->program, "loss")->data;
     if (!number) b->first_s = since_start();
@@ -193,7 +193,7 @@ static json_t *to_json(bench *b) {
   dj_memory_report m;
   dj_program_memory(b->program, &m);
   json_t *losses = json_array(), *decoder = json_null();
-  for (int i = 0; i < WARM_UP; i++)
+  for (int i = 0; i < b->o->losses; i++)
     (void)json_array_append_new(losses, json_real((double)b->loss[i]));
   const dj__decoder *d = &b->decoder;
   if (r->task == DJ_TASK_TEXT)
@@ -215,9 +215,13 @@ static json_t *to_json(bench *b) {
                            control ? (double)l->steering : 0.0, "throttle",
                            control ? (double)l->throttle : 0.0, "path", (double)l->path, "choice",
                            (double)l->choice);
+  const dj_optimizer *opt = &b->optimizer;
+  json_t *optimizer =
+      json_pack("{s:f, s:f, s:f, s:f}", "beta1", (double)opt->beta1, "beta2", (double)opt->beta2,
+                "eps", (double)opt->eps, "weight_decay", (double)opt->weight_decay);
   return json_pack(
       "{s:s, s:s, s:s, s:{s:i, s:i, s:i, s:i, s:i}, s:f, s:f, s:f, s:b, s:o, s:f, s:f, s:i, s:i,"
-      " s:f, s:I, s:I, s:o, s:o, s:f, s:f, s:o}",
+      " s:f, s:I, s:I, s:o, s:o, s:f, s:f, s:o, s:o}",
       "recipe", r->name, "network", r->network.name, "precision",
       r->train.precision == DJ_PRECISION_BF16 ? "bf16" : "f32", "input", "batch", r->train.batch,
       "frames", r->data.frames, "cameras", b->cameras, "height", r->data.height, "width",
@@ -226,7 +230,7 @@ static json_t *to_json(bench *b) {
       b->ms, "fastest_ms", b->fastest_ms, "steps", b->steps, "nodes",
       dj_program_n_nodes(b->program), "gflop", 1e-9 * b->flops, "arena_bytes", (json_int_t)m.arena,
       "lower_bound_bytes", (json_int_t)m.lower_bound, "first_losses", losses, "decoder", decoder,
-      "first_step_s", b->first_s, "peak_mib", peak_mib(), "loss", loss);
+      "first_step_s", b->first_s, "peak_mib", peak_mib(), "loss", loss, "optimizer", optimizer);
 }
 
 static void print(const bench *b) {

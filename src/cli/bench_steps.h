@@ -13,6 +13,8 @@ typedef struct dj__steps_options {
   int batch, context;                    /* 0: the recipe's */
   const char *save; /* file for the first recipe's initial weights and inputs; NULL: none */
   double seconds;   /* of measuring for each recipe, about */
+  int losses;       /* how many of the first steps to report the loss of, 3 to 1000 */
+  double lr;        /* of all steps */
   bool json, profile;
   bool no_dropout; /* so that a peer can compute the same */
 } dj__steps_options;

@@ -193,24 +193,25 @@ static int list(void) {
 
 /* What is asked for beyond `args`. */
 typedef struct limits {
-  int64_t threads, batch, context;
+  int64_t threads, batch, context, losses;
   double seconds;
 } limits;
 
 static dj_status check_limits(const limits *l) {
   if (l->threads >= 0 && l->threads <= 4096 && l->batch >= 0 && l->batch <= 65536 &&
-      l->context >= 0 && l->context <= 1 << 20 && l->seconds >= 0 && l->seconds <= 3600)
+      l->context >= 0 && l->context <= 1 << 20 && l->losses >= 3 && l->losses <= 1000 &&
+      l->seconds >= 0 && l->seconds <= 3600)
     return DJ_OK;
   return dj_error(DJ_E_INVALID,
                   "--threads %lld --batch %lld --seconds %g: 0 to 4096 threads, 0 to 65536 samples,"
-                  " 0 to 3600 seconds",
+                  " 0 to 3600 seconds; --losses 3 to 1000",
                   (long long)l->threads, (long long)l->batch, l->seconds);
 }
 
 int dj__cmd_bench(int argc, char **argv) {
   args a = {0};
-  limits l = {.seconds = NAN};
-  dj__steps_options steps = {.backend = "cpu"};
+  limits l = {.seconds = NAN, .losses = 3};
+  dj__steps_options steps = {.backend = "cpu", .lr = 1e-6};
   const dj__option options[] = {
       {"json", 0, DJ_OPT_FLAG, &a.json, NULL, "machine-readable report on stdout"},
       {"op", 0, DJ_OPT_STRING, &a.op, "NAME", "ops: only this one"},
@@ -221,6 +222,8 @@ int dj__cmd_bench(int argc, char **argv) {
       {"batch", 0, DJ_OPT_INT, &l.batch, "N", "steps: samples (the recipe's)"},
       {"context", 0, DJ_OPT_INT, &l.context, "N", "steps: tokens of a text recipe (the recipe's)"},
       {"save", 0, DJ_OPT_STRING, &steps.save, "FILE", "steps: write first weights and batch there"},
+      {"losses", 0, DJ_OPT_INT, &l.losses, "N", "steps: first losses in the JSON report (3)"},
+      {"lr", 0, DJ_OPT_DOUBLE, &steps.lr, "LR", "steps: learning rate (1e-6)"},
       {"no-dropout", 0, DJ_OPT_FLAG, &steps.no_dropout, NULL, "steps: dropout 0"},
       {"profile", 0, DJ_OPT_FLAG, &steps.profile, NULL, "steps: print the time of each node"},
       {"backend", 0, DJ_OPT_STRING, &steps.backend, "NAME", "cpu or ref (cpu)"},
@@ -249,6 +252,7 @@ int dj__cmd_bench(int argc, char **argv) {
     steps.threads = (int)l.threads;
     steps.batch = (int)l.batch;
     steps.context = (int)l.context;
+    steps.losses = (int)l.losses;
     steps.seconds = l.seconds;
     return dj__bench_steps(&steps, n - 1, pos + 1);
   }
