@@ -5,12 +5,13 @@
  *
  * Ops emit a gradient for every input that needs one; sums are emitted when a second contribution
  * arrives, in a fixed order (the reverse of creation), so that results do not depend on anything
- * else.
+ * else. Gradients of slices that lie side by side are concatenated.
  */
 #include <stdlib.h>
 
 #include "dojo/ops.h"
 #include "engine/graph.h"
+#include "engine/ops/basic.h"
 
 void dj__no_grad(dj_graph *g, const dj__node *n, const dj_val *dout, dj_val *din) {
   (void)g;
@@ -34,6 +35,45 @@ static dj_status check_loss(dj_graph *g, dj_val loss) {
   return DJ_OK;
 }
 
+/* The attribute if value v is zeros around a smaller one: the gradient of a slice. */
+static const dj__pad_attr *zeros_around(const dj_graph *g, dj_val v) {
+  const dj__node *n = g->nodes[g->values[v].node];
+  const dj__pad_attr *a = n->attr;
+  return n->op == DJ__OP_pad && a->value == 0 ? a : NULL;
+}
+
+/* What lies side by side is put side by side instead of added: slices that cut a value up (queries,
+ * keys and values, gates) would otherwise each fill a whole one with zeros. Parts of a concat made
+ * here before are taken over. DJ_NONE where a and b are not like that. */
+static dj_val side_by_side(dj_graph *g, dj_val a, dj_val b) {
+  enum { MOST = 16 };
+  const dj__pad_attr *p = zeros_around(g, a), *q = zeros_around(g, b);
+  if (!p || !q || p->axis != q->axis) return DJ_NONE;
+  const int axis = p->axis;
+  const int64_t size = g->values[a].shape.dim[axis];
+  if (size - p->after != q->before) { // a is not just in front of b
+    if (size - q->after != p->before) return DJ_NONE;
+    const dj__pad_attr *other = p;
+    p = q, q = other;
+    dj_val first = b;
+    b = a, a = first;
+  }
+  const int64_t before = p->before, after = q->after; // nodes may move: read first
+  const dj_val pads[] = {a, b};
+  dj_val parts[MOST];
+  int n = 0;
+  for (int i = 0; i < 2; i++) {
+    dj_val x = g->nodes[g->values[pads[i]].node]->in[0];
+    const dj__node *made = g->nodes[g->values[x].node];
+    bool open = made->op == DJ__OP_concat && made->backward &&
+                ((const dj__axis_attr *)made->attr)->axis == axis;
+    if (n + (open ? made->n_in : 1) > MOST) return DJ_NONE;
+    for (int k = 0; k < (open ? made->n_in : 1); k++) parts[n++] = open ? made->in[k] : x;
+  }
+  dj_val all = dj_concat(g, parts, n, axis);
+  return before || after ? dj_pad(g, all, axis, before, after, 0) : all;
+}
+
 /* Adds a contribution to the gradient of value v. */
 static void contribute(dj_graph *g, dj_val v, dj_val d, const dj__node *from) {
   if (d < 0) return;
@@ -47,8 +87,8 @@ static void contribute(dj_graph *g, dj_val v, dj_val d, const dj__node *from) {
                                dj_shape_text(&g->values[v].shape, b, sizeof b)));
     return;
   }
-  dj_val sum = g->values[v].grad < 0 ? d : dj_add(g, g->values[v].grad, d);
-  g->values[v].grad = sum;
+  dj_val before = g->values[v].grad, sum = before < 0 ? d : side_by_side(g, before, d);
+  g->values[v].grad = sum >= 0 ? sum : dj_add(g, before, d);
 }
 
 dj_status dj_graph_backward(dj_graph *g, dj_val loss) {
