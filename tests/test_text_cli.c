@@ -124,9 +124,8 @@ static void mistakes_say_what_to_do(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(it_writes_what_it_learned),
-                                     cmocka_unit_test(scores_and_files),
-                                     cmocka_unit_test(resuming_needs_nothing_else),
-                                     cmocka_unit_test(mistakes_say_what_to_do)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(it_writes_what_it_learned), cmocka_unit_test(scores_and_files),
+      cmocka_unit_test(resuming_needs_nothing_else), cmocka_unit_test(mistakes_say_what_to_do)};
   return cmocka_run_group_tests(tests, make_root, remove_root);
 }
