@@ -114,6 +114,8 @@ static void mistakes_say_what_to_do(void **state) {
   EXPECT(DJ_E_INVALID, "text", "generate", "R", "--ids", "--prompt", "1 99");
   assert_has("err.txt", "token 1 is 99");
   EXPECT(DJ_E_INVALID, "text", "score", "R", "ids.txt", "--ids", "--precision", "f16");
+  EXPECT(DJ_E_INVALID, "eval", "R");
+  assert_has("err.txt", "see dojo text");
   EXPECT(DJ_E_INVALID, "text", "generat", "R");
   assert_has("err.txt", "did you mean 'generate'");
   EXPECT(DJ_E_INVALID, "text", "encode", "bus.txt", "--characters");

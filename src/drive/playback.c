@@ -44,6 +44,9 @@ dj_status dj__playback_open(dj__playback *p, const char *run_dir, const char *st
                             const char *split, dj_checkpoint_which which, int threads) {
   *p = (dj__playback){0};
   DJ_TRY(dj_run_read(run_dir, &p->run));
+  if (p->run.recipe->task != DJ_TASK_DRIVE)
+    return dj_error(DJ_E_INVALID,
+                    "%s: the run drives nothing, it is a language model; see dojo text", run_dir);
   p->store = store ? store : p->run.store;
   if (!p->store)
     return dj_error(DJ_E_INVALID, "%s: the run names no store; give one with --store", run_dir);
@@ -60,8 +63,9 @@ dj_status dj__playback_open(dj__playback *p, const char *run_dir, const char *st
   int cameras = r->data.n_cameras ? (int)r->data.n_cameras : 1;
   DJ_TRY(dj__drive_build_eval(r, cameras, p->graph, NULL));
   return dj_program_compile(
-      p->graph, &(dj_compile_options){.precision = r->train.precision, .threads = threads}, p->vars,
-      &p->program);
+      p->graph,
+      &(dj_compile_options){.precision = r->train.precision, .threads = threads, .frozen = true},
+      p->vars, &p->program);
 }
 
 void dj__playback_close(dj__playback *p) {
