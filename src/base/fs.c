@@ -82,8 +82,8 @@ dj_status dj__read_file(const char *path, size_t limit, char **data, size_t *siz
   return DJ_OK;
 }
 
-dj_status dj__map_open(const char *path, dj__map *m) {
-  *m = (dj__map){0};
+dj_status dj__file_map_open(const char *path, dj__file_map *m) {
+  *m = (dj__file_map){0};
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // as above
   if (fd < 0) return dj_error_errno("%s: cannot open", path);
   struct stat st;
@@ -97,16 +97,16 @@ dj_status dj__map_open(const char *path, dj__map *m) {
     if (p == MAP_FAILED) {
       s = dj_error_errno("%s: cannot map %lld bytes", path, (long long)st.st_size);
     } else {
-      *m = (dj__map){p, (size_t)st.st_size};
+      *m = (dj__file_map){p, (size_t)st.st_size};
     }
   }
   close(fd);
   return s;
 }
 
-void dj__map_close(dj__map *m) {
+void dj__file_map_close(dj__file_map *m) {
   if (m->data) munmap((void *)m->data, m->size);
-  *m = (dj__map){0};
+  *m = (dj__file_map){0};
 }
 
 dj_status dj__sync_dir(const char *path) {

@@ -17,12 +17,12 @@
 dj_status dj__read_file(const char *path, size_t limit, char **data, size_t *size);
 
 /* A read-only map of a file. An empty file gives data = NULL, size = 0. */
-typedef struct dj__map {
+typedef struct dj__file_map {
   const unsigned char *data;
   size_t size;
-} dj__map;
-dj_status dj__map_open(const char *path, dj__map *m);
-void dj__map_close(dj__map *m);
+} dj__file_map;
+dj_status dj__file_map_open(const char *path, dj__file_map *m);
+void dj__file_map_close(dj__file_map *m);
 
 /* Atomic replacement. Write to a->file; commit makes it visible under the final name, whole and on
  * disk, or leaves what was there before. abort (or a crash) leaves only a temporary file behind. */

@@ -39,7 +39,7 @@ size_t dj_st_dtype_size(dj_st_dtype t) {
 
 struct dj_safetensors {
   char *what;
-  dj__map map; // empty when opened from memory
+  dj__file_map map; // empty when opened from memory
   dj__arena arena;
   size_t n, n_meta;
   dj_st_tensor *tensors; // in order of place in the file
@@ -249,7 +249,7 @@ dj_status dj_safetensors_open_memory(const void *data, size_t size, const char *
 
 dj_status dj_safetensors_open(const char *path, dj_safetensors **f) {
   DJ_TRY(new_reader(path, f));
-  dj_status s = dj__map_open(path, &(*f)->map);
+  dj_status s = dj__file_map_open(path, &(*f)->map);
   if (!s) s = parse(*f, (*f)->map.data, (*f)->map.size);
   if (s) {
     dj_safetensors_close(*f);
@@ -260,7 +260,7 @@ dj_status dj_safetensors_open(const char *path, dj_safetensors **f) {
 
 void dj_safetensors_close(dj_safetensors *f) {
   if (!f) return;
-  dj__map_close(&f->map);
+  dj__file_map_close(&f->map);
   dj__arena_free(&f->arena);
   free(f->what);
   free(f);

@@ -473,9 +473,9 @@ dj_status dj_mcap_check_memory(const void *data, size_t size, const dj_mcap_limi
 dj_status dj_mcap_check(const char *path, const dj_mcap_limits *l, dj_mcap_problem_fn *problem,
                         void *user, dj_mcap_check_report *report) {
   *report = (dj_mcap_check_report){0};
-  dj__map map;
-  DJ_TRY(dj__map_open(path, &map));
+  dj__file_map map;
+  DJ_TRY(dj__file_map_open(path, &map));
   dj_status s = dj_mcap_check_memory(map.data, map.size, l, problem, user, report);
-  dj__map_close(&map);
+  dj__file_map_close(&map);
   return s ? dj_error_context(s, "%s", path) : DJ_OK;
 }

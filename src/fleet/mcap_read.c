@@ -43,7 +43,7 @@ typedef struct per_channel {
 } per_channel;
 
 struct dj_mcap {
-  dj__map map;
+  dj__file_map map;
   const unsigned char *data;
   uint64_t size;
   char *name;
@@ -450,7 +450,7 @@ dj_status dj_mcap_open(const char *path, const dj_mcap_limits *l, dj_mcap **out)
   *out = NULL;
   dj_mcap *m = new_mcap(path, l);
   if (!m) return DJ_E_NOMEM;
-  dj_status s = dj__map_open(path, &m->map);
+  dj_status s = dj__file_map_open(path, &m->map);
   m->data = m->map.data;
   m->size = m->map.size;
   if (!s) s = open_data(m);
@@ -476,7 +476,7 @@ void dj_mcap_close(dj_mcap *m) {
   free(m->channel_at);
   dj__mcap_codec_free(&m->codec);
   dj__arena_free(&m->arena);
-  dj__map_close(&m->map);
+  dj__file_map_close(&m->map);
   free(m->name);
   free(m);
 }

@@ -653,10 +653,10 @@ dj_status dj_mcap_recover(const char *in, const char *out, const dj_mcap_limits 
   if (report) *report = (dj_mcap_recover_report){0};
   if (same_file(in, out))
     return dj_error(DJ_E_INVALID, "%s is %s: the rescued file needs another name", out, in);
-  dj__map map;
-  DJ_TRY(dj__map_open(in, &map));
+  dj__file_map map;
+  DJ_TRY(dj__file_map_open(in, &map));
   dj_status s = run(in, map.data, map.size, out, l, problem, user, report, NULL, NULL);
-  dj__map_close(&map);
+  dj__file_map_close(&map);
   return s;
 }
 

@@ -399,10 +399,10 @@ dj_status dj__events_parse(const void *data, size_t size, const char *what, dj__
 }
 
 dj_status dj__events_read(const char *path, dj__event_fn *fn, void *user) {
-  dj__map m;
-  DJ_TRY(dj__map_open(path, &m));
+  dj__file_map m;
+  DJ_TRY(dj__file_map_open(path, &m));
   dj_status s = dj__events_parse(m.data, m.size, path, fn, user);
-  dj__map_close(&m);
+  dj__file_map_close(&m);
   return s;
 }
 

@@ -107,12 +107,12 @@ static int by_name(const void *a, const void *b) {
 }
 
 static dj_status add_file(dj__digest *d, const dj__source_file *f) {
-  dj__map map;
-  DJ_TRY(dj__map_open(f->path, &map));
+  dj__file_map map;
+  DJ_TRY(dj__file_map_open(f->path, &map));
   dj__digest_text(d, f->name);
   dj__digest_u64(d, map.size);
   dj__digest_bytes(d, map.data, map.size);
-  dj__map_close(&map);
+  dj__file_map_close(&map);
   return DJ_OK;
 }
 
@@ -162,12 +162,12 @@ dj_status dj__import_image_size(char *const *paths, size_t n, int *w, int *h) {
   char text[1024] = "";
   *w = *h = 0;
   for (size_t i = 0; i < n; i++) {
-    dj__map map;
-    dj_status s = dj__map_open(paths[i], &map);
+    dj__file_map map;
+    dj_status s = dj__file_map_open(paths[i], &map);
     if (!s) {
       s = dj__image_size(map.data, map.size, w, h);
       if (s) s = dj_error_context(s, "%s", paths[i]);
-      dj__map_close(&map);
+      dj__file_map_close(&map);
       if (!s) return DJ_OK;
     }
     if (!first) (void)strncpy(text, dj_error_message(), sizeof text - 1);

@@ -49,10 +49,10 @@ static dj_status read_tub(dj__import *im, dj__tub *tub, char ***paths) {
     return dj_error(DJ_E_NOMEM, "%s: no memory for %zu catalogues", im->path, tub->n_catalogs);
   for (size_t i = 0; i < tub->n_catalogs; i++) {
     (*paths)[i] = dj__join(im->path, tub->catalogs[i]);
-    dj__map map;
-    DJ_TRY(dj__map_open((*paths)[i], &map));
+    dj__file_map map;
+    DJ_TRY(dj__file_map_open((*paths)[i], &map));
     s = dj__tub_parse_catalog((*paths)[i], map.data, map.size, bad_line, im, tub);
-    dj__map_close(&map);
+    dj__file_map_close(&map);
     if (s) return s;
   }
   if (!tub->n_records) return dj_error(DJ_E_FORMAT, "%s: the tub holds no records", im->path);
