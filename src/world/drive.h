@@ -8,26 +8,26 @@
 #include "world/world.h"
 
 /* ---- suites: what is driven. One YAML file, expanded into cases ---- */
-typedef enum dj__case_kind { /* what a route asks for */
+typedef enum dj__case_kind { /* what a drive asks for */
                              DJ__CASE_ROUTE,
-                             DJ__CASE_OFFSET, /* put off centre */
-                             DJ__CASE_TURNED, /* turned by an angle */
-                             DJ__CASE_SPEED,  /* wrong speed */
-                             DJ__CASE_BLOCKED,
+                             DJ__CASE_OFFSET,  /* put 0.4 to 1 m off centre (in a lane of 3.5 m) */
+                             DJ__CASE_TURNED,  /* turned by 4 to 15 degrees */
+                             DJ__CASE_SPEED,   /* at 0 to 0.4, or 1.25 to 1.45 of the limit */
+                             DJ__CASE_BLOCKED, /* and the others: one event staged after 2 to 6 s */
                              DJ__CASE_CUT_IN,
                              DJ__CASE_ONCOMING,
-                             DJ__CASE_RED_LIGHT,
+                             DJ__CASE_RED_LIGHT, /* on a route with lights */
                              DJ__CASE_PEDESTRIAN,
                              DJ__N_CASES
 } dj__case_kind;
-const char *dj__case_name(dj__case_kind k);
+const char *dj__case_name(dj__case_kind k); /* "route", "offset", ... as in suites */
 
 typedef struct dj__case { /* one drive */
-  char name[96];          /* unique in the suite: "town-12/rain/route-3" */
+  char name[96];          /* unique in the suite: "grid-12/rain/route-3" */
   dj__case_kind kind;
   dj__town_config town;
   char xodr[256]; /* a map of another tool's instead; "" : none */
-  uint64_t seed;  /* of traffic, route */
+  uint64_t seed;  /* of traffic, route, and of how a recovery case starts */
   char weather[32], vehicle[32], rig[256];
   double seconds, length; /* time limit, of the route (m) */
   int n_vehicle, n_cyclist, n_pedestrian, n_parked;
@@ -35,15 +35,20 @@ typedef struct dj__case { /* one drive */
 } dj__case;
 typedef struct dj__suite {
   char name[64];
-  dj__case *cases;
+  dj__case *cases; /* those of a town lie together, so that its map is made once */
   int n;
 } dj__suite;
 /* Reads and expands. Errors name file and line. `towns` of other seeds: seed0 >= 0 replaces the
- * suite's town seeds by seed0, seed0 + 1, ... ; limit > 0: only so many cases, spread evenly. */
+ * suite's town seeds by seed0, seed0 + 1, ... ; limit > 0: only so many cases, spread evenly. The
+ * same file and options give the same cases; a case does not depend on those around it. */
 dj_status dj__suite_read(const char *path, int64_t seed0, int limit, dj__suite *s);
+dj_status dj__suite_parse(const char *text, size_t size, const char *file, int64_t seed0, int limit,
+                          dj__suite *s);
 void dj__suite_free(dj__suite *s);
-/* Makes the map (or takes it from the cache of the last one used) and the world of a case. */
-dj_status dj__case_map(const dj__case *c, dj__map **m); /* the caller's */
+/* The map of a case is the caller's; the next case drives on the same one if dj__case_same_map. */
+dj_status dj__case_map(const dj__case *c, dj__map **m);
+bool dj__case_same_map(const dj__case *a, const dj__case *b);
+/* Errors name the case. */
 dj_status dj__case_world(const dj__case *c, const dj__map *m, dj__world **w);
 
 /* ---- drivers ---- */
