@@ -24,7 +24,8 @@
 
 typedef struct dj_ingest_options {
   const char *store;  /* folder of the store; made when missing */
-  const char *format; /* donkeycar, udacity, kitti, comma2k19, video-csv; NULL: found by looking */
+  const char *format; /* donkeycar, udacity, kitti, comma2k19, video-csv, dojo; NULL: found by
+                         looking */
   const char *name;   /* of the drive, [a-z0-9_-]+; with several drives NAME-1, NAME-2, ...; NULL:
                          from   the source */
   bool keep_going;    /* count and skip broken records (and drives that fail) instead of stopping */

@@ -11,7 +11,9 @@ static const char HELP[] =
     "the\n"
     "source; a folder that holds several drives imports them all. Importing the same source again\n"
     "changes nothing; an interrupted import is simply run again.\n\n"
-    "Formats: donkeycar, udacity, kitti, comma2k19, video-csv; synth:SEED[:FRAMES] makes a "
+    "Formats: donkeycar, udacity, kitti, comma2k19, video-csv, dojo (logs of dojo world record, or "
+    "of\n"
+    "another store); synth:SEED[:FRAMES] makes a "
     "drive.\n\n"
     "Example:\n"
     "  dojo ingest ~/mycar/data --store S\n"
@@ -23,6 +25,13 @@ static const char *outcome(dj_ingest_outcome o) {
                                         : "failed";
 }
 
+static json_t *labels_json(uint32_t labels) {
+  json_t *list = json_array();
+  for (int i = 0; i < DJ_N_LABELS; i++)
+    if (labels & 1u << i) json_array_append_new(list, json_string(dj_label_name(i)));
+  return list;
+}
+
 static void print_json(const dj_ingest_report *r) {
   json_t *drives = json_array();
   for (size_t i = 0; i < r->n_drives; i++) {
@@ -30,14 +39,14 @@ static void print_json(const dj_ingest_report *r) {
     json_array_append_new(
         drives,
         json_pack(
-            "{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:b, s:b, s:b, s:s}",
+            "{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:I, s:I, s:f, s:b, s:b, s:b, s:o, s:s}",
             "name", d->name, "format", d->format, "source", d->source, "digest", d->digest,
             "outcome", outcome(d->outcome), "cameras", d->n_cameras, "frames",
             (json_int_t)d->n_frames, "controls", (json_int_t)d->n_controls, "speeds",
             (json_int_t)d->n_speeds, "poses", (json_int_t)d->n_poses, "skipped",
             (json_int_t)d->n_skipped, "seconds", d->duration_s, "control",
             (d->labels & DJ_LABEL_CONTROL) != 0, "speed", (d->labels & DJ_LABEL_SPEED) != 0, "path",
-            (d->labels & DJ_LABEL_PATH) != 0, "error", d->error));
+            (d->labels & DJ_LABEL_PATH) != 0, "labels", labels_json(d->labels), "error", d->error));
   }
   json_t *root =
       json_pack("{s:o, s:I, s:I, s:I}", "drives", drives, "imported", (json_int_t)r->n_imported,
@@ -50,11 +59,10 @@ static void print_json(const dj_ingest_report *r) {
 static void print_text(const dj_ingest_report *r) {
   for (size_t i = 0; i < r->n_drives; i++) {
     const dj_ingest_drive *d = &r->drives[i];
-    (void)printf(
-        "%s: %s (%s, %llu frames, %.1f s, labels:%s%s%s)", d->name[0] ? d->name : d->source,
-        outcome(d->outcome), d->format, (unsigned long long)d->n_frames, d->duration_s,
-        d->labels & DJ_LABEL_CONTROL ? " control" : "", d->labels & DJ_LABEL_SPEED ? " speed" : "",
-        d->labels & DJ_LABEL_PATH ? " path" : "");
+    char labels[128];
+    (void)printf("%s: %s (%s, %llu frames, %.1f s, labels: %s)", d->name[0] ? d->name : d->source,
+                 outcome(d->outcome), d->format, (unsigned long long)d->n_frames, d->duration_s,
+                 dj_label_list(d->labels, " ", labels, sizeof labels));
     if (d->n_skipped) (void)printf(", %llu records skipped", (unsigned long long)d->n_skipped);
     (void)puts("");
   }

@@ -37,25 +37,10 @@ typedef struct options {
   bool json, keep_going, decode;
 } options;
 
-static const char *label_names(uint32_t labels, char *out, size_t cap) {
-  static const struct {
-    uint32_t bit;
-    const char *name;
-  } names[] = {{DJ_LABEL_CONTROL, "control"}, {DJ_LABEL_SPEED, "speed"}, {DJ_LABEL_PATH, "path"}};
-  out[0] = 0;
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (labels & names[i].bit) {
-      size_t n = strlen(out);
-      (void)snprintf(out + n, cap - n, "%s%s", n ? "," : "", names[i].name);
-    }
-  return *out ? out : "none";
-}
-
 static json_t *labels_json(uint32_t labels) {
   json_t *list = json_array();
-  if (labels & DJ_LABEL_CONTROL) json_array_append_new(list, json_string("control"));
-  if (labels & DJ_LABEL_SPEED) json_array_append_new(list, json_string("speed"));
-  if (labels & DJ_LABEL_PATH) json_array_append_new(list, json_string("path"));
+  for (int i = 0; i < DJ_N_LABELS; i++)
+    if (labels & 1u << i) json_array_append_new(list, json_string(dj_label_name(i)));
   return list;
 }
 
@@ -96,10 +81,10 @@ static json_t *drive_json(const dj_store_drive *d) {
 }
 
 static void print_drive(const dj_store_drive *d) {
-  char labels[64];
+  char labels[128];
   (void)printf("%-24s %-12s %8" PRIu64 " frames %8.1f s %7.1f MB  %s\n", d->name, d->format,
                d->n_frames, seconds(d->start_ns, d->end_ns), (double)d->log_bytes * 1e-6,
-               label_names(d->labels, labels, sizeof labels));
+               dj_label_list(d->labels, ",", labels, sizeof labels));
   if (!d->n_cameras) (void)printf("  no camera: not for training\n");
   for (int i = 0; i < d->n_cameras; i++)
     (void)printf("  camera %-15s %dx%d, %" PRIu64 " frames\n", d->cameras[i].name,
@@ -108,7 +93,7 @@ static void print_drive(const dj_store_drive *d) {
     const dj_store_clip *c = &d->clips[i];
     (void)printf("  clip %d %-14s  %8" PRIu64 " frames %8.1f s  from frame %-8" PRIu64 " %s\n",
                  c->index, c->split, c->n_frames, seconds(c->start_ns, c->end_ns), c->first_frame,
-                 label_names(c->labels, labels, sizeof labels));
+                 dj_label_list(c->labels, ",", labels, sizeof labels));
   }
   if (d->n_skipped) (void)printf("  %" PRIu64 " records skipped on import\n", d->n_skipped);
 }

@@ -19,6 +19,14 @@
 #include "cli/log_json.h"
 #include "dojo/mcap.h"
 
+#include "dojo/Agents.pb-c.h"
+#include "dojo/EgoPath.pb-c.h"
+#include "dojo/Events.pb-c.h"
+#include "dojo/Lanes.pb-c.h"
+#include "dojo/Occupancy.pb-c.h"
+#include "dojo/Route.pb-c.h"
+#include "dojo/SceneText.pb-c.h"
+#include "dojo/TrafficLight.pb-c.h"
 #include "dojo/VehicleControl.pb-c.h"
 #include "dojo/VehicleSpeed.pb-c.h"
 #include "foxglove/CameraCalibration.pb-c.h"
@@ -27,6 +35,7 @@
 #include "foxglove/FrameTransform.pb-c.h"
 #include "foxglove/LocationFix.pb-c.h"
 #include "foxglove/PoseInFrame.pb-c.h"
+#include "foxglove/SceneUpdate.pb-c.h"
 
 static const char HELP[] =
     "Usage: dojo log cat FILE.mcap [--topics A,B] [--start T] [--end T] [--limit N] [--by-time]\n"
@@ -42,7 +51,15 @@ static const char HELP[] =
     "  dojo log cat S/logs/tub-1.mcap --topics /vehicle/control --start 10 --end 12\n"
     "  dojo log cat drive.mcap --limit 1 | jq .data\n";
 
-static const ProtobufCMessageDescriptor *const types[] = {&dojo__vehicle_control__descriptor,
+static const ProtobufCMessageDescriptor *const types[] = {&dojo__agents__descriptor,
+                                                          &dojo__ego_path__descriptor,
+                                                          &dojo__events__descriptor,
+                                                          &dojo__lanes__descriptor,
+                                                          &dojo__occupancy__descriptor,
+                                                          &dojo__route__descriptor,
+                                                          &dojo__scene_text__descriptor,
+                                                          &dojo__traffic_light__descriptor,
+                                                          &dojo__vehicle_control__descriptor,
                                                           &dojo__vehicle_speed__descriptor,
                                                           &foxglove__camera_calibration__descriptor,
                                                           &foxglove__compressed_image__descriptor,
@@ -52,6 +69,7 @@ static const ProtobufCMessageDescriptor *const types[] = {&dojo__vehicle_control
                                                           &foxglove__pose__descriptor,
                                                           &foxglove__pose_in_frame__descriptor,
                                                           &foxglove__quaternion__descriptor,
+                                                          &foxglove__scene_update__descriptor,
                                                           &foxglove__vector3__descriptor};
 enum { N_TYPES = sizeof types / sizeof *types, IDS = 65536 };
 

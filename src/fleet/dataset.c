@@ -20,12 +20,6 @@ enum { MAX_FRAMES = 1024, MAX_STRIDE = 100000 };
 // ---- choosing drives
 // ------------------------------------------------------------------------------
 
-static void label_text(uint32_t labels, char *out, size_t cap) {
-  (void)snprintf(out, cap, "%s%s%s%s", labels & DJ_LABEL_CONTROL ? " control" : "",
-                 labels & DJ_LABEL_SPEED ? " speed" : "", labels & DJ_LABEL_PATH ? " path" : "",
-                 labels ? "" : " none");
-}
-
 static bool named(const dj_data_spec *spec, const char *name) {
   if (!spec->drives) return true;
   for (int i = 0; i < spec->n_drives; i++)
@@ -60,10 +54,10 @@ static dj_status check_named(const dj_data_spec *spec, const dj_store_drive *dri
       return dj_error(DJ_E_NOT_FOUND, "%s: no drive '%.64s' in the store (see dojo store ls)",
                       spec->store, spec->drives[i]);
     if ((drives[k].labels & spec->labels) != spec->labels) {
-      char have[64], want[64];
-      label_text(drives[k].labels, have, sizeof have);
-      label_text(spec->labels, want, sizeof want);
-      return dj_error(DJ_E_NOT_FOUND, "%s: drive '%s' holds the labels%s; asked for are%s",
+      char have[128], want[128];
+      (void)dj_label_list(drives[k].labels, " ", have, sizeof have);
+      (void)dj_label_list(spec->labels, " ", want, sizeof want);
+      return dj_error(DJ_E_NOT_FOUND, "%s: drive '%s' holds the labels %s; asked for are %s",
                       spec->store, drives[k].name, have, want);
     }
     if (!drives[k].n_cameras) return no_camera(spec, &drives[k]);
@@ -83,12 +77,12 @@ static dj_status nothing_fits(const dj_data_spec *spec, const dj_store_drive *dr
     blind += drives[i].n_cameras == 0;
   }
   if (n && blind == n) return no_camera(spec, &drives[0]);
-  char have[64], want[64];
-  label_text(all, have, sizeof have);
-  label_text(spec->labels, want, sizeof want);
+  char have[128], want[128];
+  (void)dj_label_list(all, " ", have, sizeof have);
+  (void)dj_label_list(spec->labels, " ", want, sizeof want);
   return dj_error(DJ_E_NOT_FOUND,
-                  "%s: no drive with the labels%s has frames in split '%s' for the cameras asked "
-                  "for; the store holds %zu drives with the labels%s (see dojo store ls)",
+                  "%s: no drive with the labels %s has frames in split '%s' for the cameras asked "
+                  "for; the store holds %zu drives with the labels %s (see dojo store ls)",
                   spec->store, want, spec->split ? spec->split : "(all)", n, have);
 }
 

@@ -47,6 +47,7 @@ struct dj_drive {
   dj_pose *poses;
   size_t n_controls, n_speeds, n_poses;
   bool have_controls, have_speeds, have_poses;
+  dj__label_reader labels[DJ__N_LABEL_CHANNELS], layers[DJ_MAX_CAMERAS][DJ_N_LAYERS];
 };
 
 static double seconds(uint64_t t_ns) {
@@ -80,6 +81,30 @@ static dj_status unpack(dj_drive *d, const dj_mcap_entry *e, const ProtobufCMess
     return dj_error(DJ_E_FORMAT, "message of %zu bytes at %.3f s is no %s", m.size,
                     seconds(e->log_time), type->name);
   return DJ_OK;
+}
+
+// The same for the readers of labels.
+dj_status dj__drive_find(dj_drive *d, const char *topic, const char *schema,
+                         const dj_mcap_entry **entries, size_t *n) {
+  const dj_mcap_channel *channel;
+  return find_channel(d, topic, schema, &channel, entries, n);
+}
+
+dj_status dj__drive_unpack(dj_drive *d, const dj_mcap_entry *e,
+                           const ProtobufCMessageDescriptor *type, ProtobufCMessage **out) {
+  return unpack(d, e, type, out);
+}
+
+dj__label_reader *dj__drive_label(dj_drive *d, dj__label_channel c) {
+  return &d->labels[c];
+}
+
+dj__label_reader *dj__drive_layer(dj_drive *d, int i, dj_layer layer) {
+  return &d->layers[i][layer];
+}
+
+const char *dj__drive_path(const dj_drive *d) {
+  return d->path;
 }
 
 static void drop(void *message) {
@@ -243,7 +268,7 @@ static dj_status open_camera(dj_drive *d, int i) {
   return DJ_OK;
 }
 
-static dj_status note_label(dj_drive *d, const char *topic, const char *schema, dj_label label,
+static dj_status note_label(dj_drive *d, const char *topic, const char *schema, uint32_t label,
                             size_t at_least) {
   const dj_mcap_channel *channel;
   const dj_mcap_entry *e;
@@ -265,6 +290,10 @@ static dj_status open_all(dj_drive *d) {
   DJ_TRY(note_label(d, DJ__TOPIC_CONTROL, "dojo.VehicleControl", DJ_LABEL_CONTROL, 1));
   DJ_TRY(note_label(d, DJ__TOPIC_SPEED, "dojo.VehicleSpeed", DJ_LABEL_SPEED, 1));
   DJ_TRY(note_label(d, DJ__TOPIC_POSE, "foxglove.PoseInFrame", DJ_LABEL_PATH, 2));
+  for (int i = 0; i < DJ__N_LABEL_CHANNELS; i++) {
+    const dj__label_topic *t = &dj__label_topics[i];
+    if (t->bit) DJ_TRY(note_label(d, t->topic, t->schema, t->bit, 1));
+  }
   if (d->info.start_ns == UINT64_MAX) d->info.start_ns = 0;
   return DJ_OK;
 }
@@ -294,7 +323,9 @@ void dj_drive_close(dj_drive *d) {
     dj__video_decoder_close(d->cameras[i].decoder);
     drop(d->cameras[i].unit);
     free(d->cameras[i].times);
+    for (int k = 0; k < DJ_N_LAYERS; k++) dj__label_reader_free(&d->layers[i][k]);
   }
+  for (int i = 0; i < DJ__N_LABEL_CHANNELS; i++) dj__label_reader_free(&d->labels[i]);
   dj_mcap_close(d->mcap);
   free(d->controls);
   free(d->speeds);

@@ -40,6 +40,7 @@ struct dj_drive_writer {
   dj__buf buf; // one serialized message
   bool begun;  // calibrations are written
   channel camera[DJ_MAX_CAMERAS], calibration[DJ_MAX_CAMERAS], tf, pose, control, speed;
+  channel label[DJ__N_LABEL_CHANNELS], layer[DJ_MAX_CAMERAS][DJ_N_LAYERS];
   bool video[DJ_MAX_CAMERAS]; // the camera's channel holds video
 };
 
@@ -348,6 +349,84 @@ dj_status dj_drive_write_pose(dj_drive_writer *w, const dj_pose *p) {
   m.frame_id = "world";
   m.pose = &pose;
   return put(w, &w->pose, DJ__TOPIC_POSE, "foxglove.PoseInFrame", p->t_ns, &m.base);
+}
+
+// ---- labels -------------------------------------------------------------------------------------
+
+dj_status dj__drive_put_label(dj_drive_writer *w, dj__label_channel c, uint64_t t_ns,
+                              const ProtobufCMessage *m) {
+  DJ_TRY(begin(w, t_ns));
+  return put(w, &w->label[c], dj__label_topics[c].topic, dj__label_topics[c].schema, t_ns, m);
+}
+
+const char *dj__drive_writer_name(const dj_drive_writer *w) {
+  return w->info.name;
+}
+
+dj_status dj_drive_write_layer(dj_drive_writer *w, int camera, dj_layer layer, uint64_t t_ns,
+                               const void *data, size_t size) {
+  if (camera < 0 || camera >= w->info.n_cameras || (unsigned)layer >= DJ_N_LAYERS || !data || !size)
+    return dj_error(DJ_E_INVALID, "drive %s: layer %d of camera %d, %zu bytes", w->info.name,
+                    (int)layer, camera, size);
+  DJ_TRY(begin(w, t_ns));
+  char frame[TEXT], topic[TEXT];
+  (void)snprintf(frame, sizeof frame, "camera/%s", w->info.cameras[camera].name);
+  (void)snprintf(topic, sizeof topic, "/camera/%s/%s", w->info.cameras[camera].name,
+                 dj_layer_name(layer));
+  Google__Protobuf__Timestamp t = stamp(t_ns);
+  Foxglove__CompressedImage m = FOXGLOVE__COMPRESSED_IMAGE__INIT;
+  m.timestamp = &t;
+  m.frame_id = frame;
+  m.data.data = (uint8_t *)data; // not written to
+  m.data.len = size;
+  m.format = "png";
+  return put(w, &w->layer[camera][layer], topic, "foxglove.CompressedImage", t_ns, &m.base);
+}
+
+/* Channel ids of another log, as they are called in ours. */
+typedef struct copied {
+  bool known;
+  uint16_t id;
+} copied;
+
+static dj_status copy_channel(dj_drive_writer *w, dj_mcap *from, uint16_t id, copied *c) {
+  const dj_mcap_channel *from_channel = dj_mcap_channel_by_id(from, id);
+  if (!from_channel)
+    return dj_error(DJ_E_FORMAT, "a message of channel %u, which is not there", id);
+  const dj_mcap_schema *schema = dj_mcap_schema_by_id(from, from_channel->schema_id);
+  uint16_t schema_id = 0;
+  if (schema)
+    DJ_TRY(dj_mcap_add_schema(w->mcap, schema->name, schema->encoding, schema->data, schema->size,
+                              &schema_id));
+  DJ_TRY(dj_mcap_add_channel(w->mcap, schema_id, from_channel->topic,
+                             from_channel->message_encoding, from_channel->metadata,
+                             from_channel->n_metadata, &c->id));
+  c->known = true;
+  return DJ_OK;
+}
+
+static dj_status copy_messages(dj_drive_writer *w, dj_mcap *from, dj_mcap_iter *it, copied *map) {
+  dj_mcap_message m;
+  for (bool more = true;;) {
+    DJ_TRY(dj_mcap_iter_next(it, &m, &more));
+    if (!more) return DJ_OK;
+    copied *c = &map[m.channel_id];
+    if (!c->known) DJ_TRY(copy_channel(w, from, m.channel_id, c));
+    m.channel_id = c->id;
+    DJ_TRY(dj_mcap_write(w->mcap, &m));
+  }
+}
+
+dj_status dj__drive_copy(dj_drive_writer *w, dj_mcap *from) {
+  w->begun = true; // calibrations are among the messages
+  copied *map = calloc(UINT16_MAX + 1, sizeof *map);
+  if (!map) return dj_error(DJ_E_NOMEM, "drive %s: no memory to copy a log", w->info.name);
+  dj_mcap_iter *it = NULL;
+  dj_status s = dj_mcap_iter_open(from, NULL, &it);
+  if (!s) s = copy_messages(w, from, it, map);
+  dj_mcap_iter_close(it);
+  free(map);
+  return s;
 }
 
 dj_status dj_drive_writer_close(dj_drive_writer *w, uint64_t n_skipped) {

@@ -25,8 +25,8 @@
 enum { MAX_DEPTH = 6, MAX_DRIVES = 100000 };
 
 static const dj__importer *const importers[] = {&dj__import_donkeycar, &dj__import_udacity,
-                                                &dj__import_kitti, &dj__import_comma2k19,
-                                                &dj__import_video_csv};
+                                                &dj__import_kitti,     &dj__import_comma2k19,
+                                                &dj__import_video_csv, &dj__import_dojo};
 enum { N_IMPORTERS = sizeof importers / sizeof *importers };
 
 const char *dj_ingest_format(int i, const char **summary) {
@@ -115,7 +115,7 @@ static dj_status unknown_format(const char *format) {
   const char *near = dj__nearest(format, names, N_IMPORTERS);
   return dj_error(DJ_E_INVALID,
                   "unknown format '%.40s'%s%s%s; there are donkeycar, udacity, kitti, comma2k19, "
-                  "video-csv",
+                  "video-csv, dojo",
                   format, near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
@@ -153,8 +153,8 @@ static dj_status find_all(const char *source, const char *format, found_list *l)
       DJ_E_NOT_FOUND,
       "%s: no drive found. Looked for: a Donkeycar tub (manifest.json and "
       "images/), Udacity's driving_log.csv, a KITTI sequence (calib.txt and image_*), a "
-      "comma2k19 segment (global_pose/), a video with a CSV beside it. Name the format "
-      "with --format if it is one of these",
+      "comma2k19 segment (global_pose/), a video with a CSV beside it, a drive log of Dojo's own "
+      "(.mcap). Name the format with --format if it is one of these",
       source);
 }
 

@@ -98,6 +98,19 @@ static bool any_within(const void *records, size_t n, size_t stride, uint64_t fr
   return t <= to;
 }
 
+/* Labels of the world's drives that have a message within the clip. */
+static dj_status mark_labels(dj_drive *log, dj_store_clip *c) {
+  const uint32_t all = dj_drive_get_info(log)->labels;
+  for (uint32_t bit = DJ_LABEL_LANES; bit < 1u << DJ_N_LABELS; bit <<= 1) {
+    const uint64_t *t;
+    size_t n;
+    if (!(all & bit)) continue;
+    DJ_TRY(dj_drive_label_times(log, (dj_label)bit, &t, &n));
+    if (any_within(t, n, sizeof *t, c->start_ns, c->end_ns, 1)) c->labels |= bit;
+  }
+  return DJ_OK;
+}
+
 static dj_status cut_clips(dj_drive *log, const uint64_t *t_ns, size_t n, const dj_split_options *o,
                            dj_store_drive *d) {
   const dj_control *controls;
@@ -125,6 +138,7 @@ static dj_status cut_clips(dj_drive *log, const uint64_t *t_ns, size_t n, const 
       c->labels |= DJ_LABEL_SPEED;
     if (any_within(poses, n_poses, sizeof *poses, c->start_ns, c->end_ns, 2))
       c->labels |= DJ_LABEL_PATH;
+    DJ_TRY(mark_labels(log, c));
   }
   return DJ_OK;
 }

@@ -237,7 +237,7 @@ dj_status dj__import_drive(const dj__importer *importer, const char *path, const
   }
   dj_drive_writer_abort(im.w);
   report->duration_s = im.any ? (double)(im.end_ns - im.first_ns) * 1e-9 : 0;
-  report->labels = (report->n_controls ? DJ_LABEL_CONTROL : 0u) |
+  report->labels = im.labels | (report->n_controls ? DJ_LABEL_CONTROL : 0u) |
                    (report->n_speeds ? DJ_LABEL_SPEED : 0u) |
                    (report->n_poses > 1 ? DJ_LABEL_PATH : 0u);
   return s;

@@ -36,6 +36,7 @@ typedef struct dj__import {
   dj_drive_info info; // the importer fills the cameras before dj__import_begin
   dj_drive_writer *w;
   dj_ingest_drive *report;
+  uint32_t labels;   // dj_label bits beyond what the counts below tell
   uint64_t n_warned; // skipped records told one by one so far
   uint64_t last_ns[DJ_MAX_CAMERAS];
   uint64_t first_ns, end_ns;
@@ -56,7 +57,7 @@ typedef struct dj__importer {
 } dj__importer;
 
 extern const dj__importer dj__import_donkeycar, dj__import_udacity, dj__import_kitti,
-    dj__import_comma2k19, dj__import_video_csv;
+    dj__import_comma2k19, dj__import_video_csv, dj__import_dojo;
 
 /* ---- for importers ---- */
 
