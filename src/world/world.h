@@ -75,7 +75,8 @@ typedef struct dj__agents {
   uint8_t *kind, *flags, *lamps, *variant; /* variant: looks (model and colour) */
   uint32_t *id;                            /* identity for labels: never used twice in a world */
   double *x, *y;
-  float *z, *yaw, *pitch, *roll; /* rad */
+  float *z, *yaw, *pitch, *roll; /* m, rad; right-handed about z up, y left, x ahead: pitch > 0 nose
+                                    down (braking, downhill), roll > 0 right side down */
   float *speed, *accel, *yaw_rate,
       *steer; /* m/s along yaw, m/s^2, rad/s, rad of the front wheels */
   float *length, *width, *height;
@@ -105,14 +106,17 @@ typedef struct dj__command { /* like the log's control channel */
   float throttle, brake;     /* 0..1 */
 } dj__command;
 
+enum { DJ__EGO_QUEUE = 32 }; /* commands on their way: delays up to 1.5 s */
 typedef struct dj__ego {
   const dj__vehicle_model *model;
-  double x, y, yaw;              /* centre of gravity (agents.x/y: box middle) */
-  double vx, vy, yaw_rate;       /* vehicle frame, at the centre of gravity */
-  double ax, ay;                 /* m/s^2, vehicle frame, of the last step */
-  double steer, throttle, brake; /* what actuators have reached: rad, 0..1, 0..1 */
-  double friction;               /* of the road under it (rain) */
-  dj__command command;           /* last one given */
+  double x, y, yaw;                 /* centre of gravity (agents.x/y: box middle) */
+  double vx, vy, yaw_rate;          /* vehicle frame, at the centre of gravity */
+  double ax, ay;                    /* m/s^2, vehicle frame, of the last step */
+  double steer, throttle, brake;    /* what actuators have reached: rad, 0..1, 0..1 */
+  double friction;                  /* of the road under it (rain) */
+  dj__command command;              /* last one given */
+  dj__command queue[DJ__EGO_QUEUE]; /* ring of those given, queue[at] the last one */
+  int at;
 } dj__ego;
 
 /* ---- weather and light: read by physics (friction) and cameras ---- */
@@ -138,7 +142,7 @@ typedef struct dj__world_config {
   uint32_t events;  /* 1 << dj__event_kind: only these; 0: all */
   double roadworks; /* per km of road */
   dj__weather weather;
-  double start_time;           /* s into the lights' cycles */
+  double start_time;           /* s into the lights' cycles; a staged LIGHT_TURNS sets it */
   struct {                     /* recovery cases: how the ego starts */
     double offset, yaw, speed; /* m left of the lane's middle, rad, m/s (< 0: the lane's usual) */
   } start;
@@ -160,6 +164,15 @@ typedef struct dj__world {
   double route_s;   /* m along the route */
   dj__event *event; /* all so far, in order of start */
   int n_event;
+  double *route_from; /* m along the route where each of its lanes begins */
+  double slope;       /* dz/ds under the ego, along it */
+  struct {            /* of events */
+    uint64_t next;    /* step at which one is due */
+    bool staged;      /* the staged one has begun */
+    int drawn;        /* random numbers used */
+    int actors;       /* brought for the staged event */
+    int light;        /* stop line of the last light event, or -1 */
+  } cast;
   struct dj__traffic *traffic; /* what only traffic knows: temperaments, plans, hash */
 } dj__world;
 
@@ -167,6 +180,10 @@ typedef struct dj__world {
 dj_status dj__world_create(const dj__world_config *c, dj__world **w);
 void dj__world_destroy(dj__world *w);
 void dj__world_step(dj__world *w, const dj__command *ego);
+/* s on the clock of the map's lights: what dj__map_light is to be asked with. */
+double dj__world_time(const dj__world *w);
+/* State of a stop line's lights now. */
+dj__light dj__world_light(const dj__world *w, int stop);
 /* Moves the ego along a recorded or planned trajectory instead: for tests and for the expert's
  * look-ahead. */
 void dj__world_place_ego(dj__world *w, double x, double y, double yaw, double speed);
@@ -200,5 +217,7 @@ void dj__worlds_destroy(dj__worlds *w);
  * models decide. observation (n_world, n_agent, 8 + 7 n_near) and collision (n_world, n_agent) u8
  * are filled; either may be NULL. */
 void dj__worlds_step(dj__worlds *w, const float *action, float *observation, uint8_t *collision);
+uint64_t dj__worlds_digest(const dj__worlds *w); /* as dj__world_digest, of all of them */
+const dj__agents *dj__worlds_agents(const dj__worlds *w, int world); /* the state, to look at */
 
 #endif
