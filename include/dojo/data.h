@@ -119,6 +119,7 @@ typedef struct dj_batch {
   float *velocity; /* (B, T, 2) of the moment: forward speed (m/s; recorded, else from the poses of
                       this and the recorded frame before) and yaw rate (rad/s, from the poses) */
   float *velocity_mask; /* (B, T, 2) */
+  float *command;       /* (B, T) dj_route_command, 0 (follow) where the drive holds none */
   uint64_t *sample;     /* (B) dataset index */
   void *slot;           /* the loader's */
 } dj_batch;

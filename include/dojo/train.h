@@ -126,6 +126,7 @@ typedef struct dj_recipe_network {
   float dropout;  /* probability, in the heads */
   bool recurrent; /* feature queue over the window; false: the last frame alone */
   bool speed_input; /* the vehicle's speed is given to the heads where known */
+  bool command_input; /* so is the route command */
   /* Of decoders (text.h): */
   int layers, heads, kv_heads, width, mlp_width, vocabulary; /* 0: see docs/training.md */
   dj_norm_kind norm;
@@ -137,7 +138,7 @@ typedef struct dj_recipe_network {
 
 typedef struct dj_recipe_loss {
   dj_loss_kind kind;                      /* of the control head */
-  float steering, throttle, path, choice; /* weights; 0: head not trained */
+  float steering, throttle, brake, path, choice; /* weights; 0: head not trained */
 } dj_recipe_loss;
 
 typedef struct dj_recipe_train {

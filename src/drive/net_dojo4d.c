@@ -152,6 +152,14 @@ static dj_val vehicle(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
   return dj_mul(g, v, dj_const_f32(g, scale, DJ_SHAPE(2)));
 }
 
+/* The route command of the frames with predictions (conditional imitation: Codevilla et al. 2018,
+ * "End-to-end driving via conditional imitation learning"): (B*T', 6) */
+static dj_val command(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
+  int t = predicted_frames(r);
+  return dj_reshape(g, dj_slice(g, in->command, 1, in->t - t, t),
+                    DJ_SHAPE((int64_t)in->b * t, DJ_N_ROUTE_COMMANDS));
+}
+
 /*
  * Where the vehicle would go at its present speed v and turn rate w: what the path head corrects.
  * Along a circle, x = v t (1 - a^2 / 6), y = v t a / 2 to third order in the angle a = w t, which
@@ -227,17 +235,15 @@ static void build(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool tr
   if (r->network.matching) x = dj_concat(g, (dj_val[]){x, matching(g, r, in)}, 2, 1);
   dj_val seen = x;
   if (r->network.speed_input) x = dj_concat(g, (dj_val[]){x, vehicle(g, r, in)}, 2, 1);
+  if (r->network.command_input) x = dj_concat(g, (dj_val[]){x, command(g, r, in)}, 2, 1);
   if (r->network.recurrent) x = dj_concat(g, (dj_val[]){fuse(g, r, in, x), seen}, 2, 1);
   *out = (dj__net_out){
       .t = predicted_frames(r), .path = DJ_NONE, .path_lb = DJ_NONE, .choice = DJ_NONE};
   dj_graph_push(g, "control");
   dj_val c = dj_relu(g, dj__layer_linear(g, "hidden", x, r->network.hidden, 1.4f));
   c = dj_dropout(g, c, training ? r->network.dropout : 0);
-  c = dj__layer_linear(g, "out", c, 4, 0.5f);
+  dj__net_control_head(g, r, "out", c, in->b, out);
   dj_graph_pop(g);
-  c = dj_reshape(g, c, DJ_SHAPE(in->b, out->t, 4));
-  out->control = dj_slice(g, c, 2, 0, 2);
-  out->control_lb = dj_clamp(g, dj_slice(g, c, 2, 2, 2), -6, 3);
   if (r->data.labels & DJ_LABEL_PATH) path_head(g, r, in, x, out);
 }
 

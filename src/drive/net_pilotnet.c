@@ -42,14 +42,8 @@ static void build(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool tr
   x = dj_relu(g, dj__layer_linear(g, "fc1", x, 100, 1.4f));
   x = dj_relu(g, dj__layer_linear(g, "fc2", x, 50, 1.4f));
   x = dj_relu(g, dj__layer_linear(g, "fc3", x, 10, 1.4f));
-  x = dj__layer_linear(g, "control", x, 4, 0.5f);
-  x = dj_reshape(g, x, DJ_SHAPE(in->b, 1, 4));
-  *out = (dj__net_out){.t = 1,
-                       .control = dj_slice(g, x, 2, 0, 2),
-                       .control_lb = dj_clamp(g, dj_slice(g, x, 2, 2, 2), -6, 3),
-                       .path = DJ_NONE,
-                       .path_lb = DJ_NONE,
-                       .choice = DJ_NONE};
+  *out = (dj__net_out){.t = 1, .path = DJ_NONE, .path_lb = DJ_NONE, .choice = DJ_NONE};
+  dj__net_control_head(g, r, "control", x, in->b, out);
 }
 
 const dj__network dj__net_pilotnet = {"pilotnet", check, build};

@@ -37,6 +37,19 @@ dj_val dj__layer_conv(dj_graph *g, const char *name, dj_val x, int out, int kern
   return relu ? dj_relu(g, y) : y;
 }
 
+int dj__net_controls(const dj_recipe *r) {
+  return r->loss.brake > 0 ? 3 : 2;
+}
+
+void dj__net_control_head(dj_graph *g, const dj_recipe *r, const char *label, dj_val x, int b,
+                          dj__net_out *out) {
+  int n = dj__net_controls(r);
+  x = dj__layer_linear(g, label, x, 2 * n, 0.5f);
+  x = dj_reshape(g, x, DJ_SHAPE(b, out->t, 2 * n));
+  out->control = dj_slice(g, x, 2, 0, n);
+  out->control_lb = dj_clamp(g, dj_slice(g, x, 2, n, n), -6, 3);
+}
+
 dj_val dj__layer_linear(dj_graph *g, const char *name, dj_val x, int out, float gain) {
   dj_shape s = dj_val_shape(g, x);
   int64_t in = s.rank ? s.dim[s.rank - 1] : 1;

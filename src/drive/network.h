@@ -13,13 +13,14 @@ typedef struct dj__net_in {
   int b, t, cameras, h, w;
   dj_val image;    /* (B, T, C, H, W, 3) u8 */
   dj_val velocity; /* (B, T, 2) forward speed m/s, yaw rate rad/s; 0 where unknown */
+  dj_val command;  /* (B, T, 6) 1 at the route command; DJ_NONE without network.command_input */
 } dj__net_in;
 
 /* T' = frames with predictions, the last ones of the window: T or 1. DJ_NONE: no such head. */
 typedef struct dj__net_out {
   int t;
-  dj_val control;    /* (B, T', 2) steering, throttle */
-  dj_val control_lb; /* (B, T', 2) log of the Laplacian's scale */
+  dj_val control;    /* (B, T', N) steering, throttle, and brake where loss.brake trains it */
+  dj_val control_lb; /* (B, T', N) log of the Laplacian's scale */
   dj_val path;       /* (B, T', K, 33, 2) x forward, y left, m */
   dj_val path_lb;    /* (B, T', K, 33, 2) */
   dj_val choice;     /* (B, T', K) logits */
@@ -44,5 +45,12 @@ dj_val dj__layer_conv(dj_graph *g, const char *name, dj_val x, int out, int kern
                       bool relu, float gain);
 /* x (..., I) -> (..., out) */
 dj_val dj__layer_linear(dj_graph *g, const char *name, dj_val x, int out, float gain);
+
+/* Values of the control head: 2, or 3 with a brake. */
+int dj__net_controls(const dj_recipe *r);
+/* x (B*T', I) -> out->control and control_lb by a linear layer "label" at the present place;
+ * out->t is set. */
+void dj__net_control_head(dj_graph *g, const dj_recipe *r, const char *label, dj_val x, int b,
+                          dj__net_out *out);
 
 #endif

@@ -53,9 +53,12 @@ typedef struct labels {
 } labels;
 
 static dj__net_in make_inputs(const dj_recipe *r, int cameras, dj_graph *g) {
-  dj__net_in in = {r->train.batch, r->data.frames, cameras, r->data.height, r->data.width, 0, 0};
+  dj__net_in in = {r->train.batch, r->data.frames, cameras, r->data.height, r->data.width, 0, 0, 0};
   in.image = dj_input(g, "image", DJ_U8, DJ_SHAPE(in.b, in.t, cameras, in.h, in.w, 3));
   in.velocity = dj_input(g, "velocity", DJ_F32, DJ_SHAPE(in.b, in.t, 2));
+  in.command = r->network.command_input
+                   ? dj_input(g, "command", DJ_F32, DJ_SHAPE(in.b, in.t, DJ_N_ROUTE_COMMANDS))
+                   : DJ_NONE;
   return in;
 }
 
@@ -86,12 +89,13 @@ static dj_val error_of(dj_graph *g, dj_loss_kind kind, dj_val x, dj_val lb, dj_v
 
 static dj_val control_loss(dj_graph *g, const dj_recipe *r, const dj__net_out *out,
                            const labels *l) {
+  int n = dj__net_controls(r);
   dj_val e =
-      error_of(g, r->loss.kind, out->control, out->control_lb, dj_slice(g, l->control, 2, 0, 2));
-  dj_val mask = dj_slice(g, l->control_mask, 2, 0, 2), total = DJ_NONE;
-  const float weight[2] = {r->loss.steering, r->loss.throttle};
-  static const char *const name[2] = {"loss/steering", "loss/throttle"};
-  for (int k = 0; k < 2; k++) {
+      error_of(g, r->loss.kind, out->control, out->control_lb, dj_slice(g, l->control, 2, 0, n));
+  dj_val mask = dj_slice(g, l->control_mask, 2, 0, n), total = DJ_NONE;
+  const float weight[3] = {r->loss.steering, r->loss.throttle, r->loss.brake};
+  static const char *const name[3] = {"loss/steering", "loss/throttle", "loss/brake"};
+  for (int k = 0; k < n; k++) {
     if (weight[k] == 0) continue;
     dj_val m = masked_mean(g, dj_slice(g, e, 2, k, 1), dj_slice(g, mask, 2, k, 1));
     dj_output(g, name[k], m);
@@ -183,9 +187,19 @@ static void put(dj_program *p, const char *name, const void *data) {
   if (t) memcpy(t->data, data, dj_tensor_bytes(t));
 }
 
+static void put_commands(dj_program *p, const dj_batch *b) {
+  dj_tensor *t = dj_program_input(p, "command"); // (B, T, 6)
+  if (!t) return;
+  float *one = (float *)t->data;
+  memset(one, 0, dj_tensor_bytes(t));
+  for (int64_t i = 0; i < (int64_t)b->b * b->t; i++)
+    one[i * DJ_N_ROUTE_COMMANDS + (int64_t)b->command[i]] = 1;
+}
+
 void dj__drive_fill(dj_program *p, const dj_batch *b) {
   put(p, "image", b->image);
   put(p, "velocity", b->velocity);
+  put_commands(p, b);
   put(p, "label/control", b->control);
   put(p, "label/control_mask", b->control_mask);
   put(p, "label/path", b->path);
@@ -193,17 +207,18 @@ void dj__drive_fill(dj_program *p, const dj_batch *b) {
 }
 
 void dj__drive_read(dj_program *p, const dj_recipe *r, int i, dj__prediction *out) {
-  const dj_tensor *control = dj_program_output(p, "control"), // (B, T', 2)
-      *control_lb = dj_program_output(p, "control_lb"),       // (B, T', 2)
+  const dj_tensor *control = dj_program_output(p, "control"), // (B, T', N)
+      *control_lb = dj_program_output(p, "control_lb"),       // (B, T', N)
           *path = dj_program_output(p, "path"),               // (B, T', K, 33, 2)
               *path_lb = dj_program_output(p, "path_lb"),     // (B, T', K, 33, 2)
                   *choice = dj_program_output(p, "choice");   // (B, T', K)
-  int64_t at = (i + 1) * control->shape.dim[1] - 1;
-  const float *c = (const float *)control->data + at * 2,
-              *lb = (const float *)control_lb->data + at * 2;
+  int64_t at = (i + 1) * control->shape.dim[1] - 1, n = control->shape.dim[2];
+  const float *c = (const float *)control->data + at * n,
+              *lb = (const float *)control_lb->data + at * n;
   bool scaled = r->loss.kind == DJ_LOSS_LAPLACE;
   *out = (dj__prediction){.steering = c[0],
                           .throttle = c[1],
+                          .brake = n > 2 ? c[2] : NAN,
                           .steering_scale = scaled ? expf(lb[0]) : NAN,
                           .throttle_scale = scaled ? expf(lb[1]) : NAN};
   if (!path) return;
@@ -327,7 +342,8 @@ static void destroy(dj_task *base) {
   free(t);
 }
 
-static const char *const scalars[] = {"loss/steering", "loss/throttle", "loss/path", NULL};
+static const char *const scalars[] = {"loss/steering", "loss/throttle", "loss/brake", "loss/path",
+                                      NULL};
 static const dj_task_ops ops = {.name = "drive",
                                 .build = build,
                                 .fill = fill,

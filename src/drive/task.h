@@ -7,10 +7,11 @@
 
 /* The data spec of a recipe on a split. */
 dj_data_spec dj__drive_spec(const dj_recipe *r, const char *store, const char *split);
-/* Graph for training: network and losses. Inputs "image", "velocity", "label/control",
- * "label/control_mask", "label/path", "label/path_mask"; *loss is a scalar. */
+/* Graph for training: network and losses. Inputs "image", "velocity", "command" (with
+ * network.command_input), "label/control", "label/control_mask", "label/path", "label/path_mask";
+ * *loss is a scalar. */
 dj_status dj__drive_build_train(const dj_recipe *r, int cameras, dj_graph *g, dj_val *loss);
-/* Graph for evaluation: inputs as in training, outputs "control", "control_lb" (B, T', 2) and, with
+/* Graph for evaluation: inputs as in training, outputs "control", "control_lb" (B, T', N) and, with
  * a path head, "path" (B, T', K, 33, 2), "path_lb", "choice" (B, T', K). */
 dj_status dj__drive_build_eval(const dj_recipe *r, int cameras, dj_graph *g, int *frames_out);
 /* Puts a batch into the program's inputs. */
@@ -20,6 +21,7 @@ void dj__drive_fill(dj_program *p, const dj_batch *b);
  * NaN where the loss does not train them. Pointers are the program's, valid until it runs again. */
 typedef struct dj__prediction {
   float steering, throttle; /* -1..1 */
+  float brake;              /* 0..1; NaN: the head has none */
   float steering_scale, throttle_scale;
   const float *path;    /* (33, 2) x forward, y left, m: the likeliest hypothesis; NULL: no head */
   const float *path_lb; /* (33, 2) log of the scale, m */

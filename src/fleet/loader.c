@@ -114,6 +114,20 @@ static void fill_labels(const dj_loader *ld, const dj__draw *draw, dj_batch *b, 
                      motion, b->motion_mask + at);
 }
 
+/* The route command; left and right change places in a mirror. */
+static float command_of(const dj__shard *s, size_t i, bool mirror) {
+  static const float mirrored[DJ_N_ROUTE_COMMANDS] = {
+      [DJ_COMMAND_FOLLOW] = DJ_COMMAND_FOLLOW,
+      [DJ_COMMAND_LEFT] = DJ_COMMAND_RIGHT,
+      [DJ_COMMAND_RIGHT] = DJ_COMMAND_LEFT,
+      [DJ_COMMAND_STRAIGHT] = DJ_COMMAND_STRAIGHT,
+      [DJ_COMMAND_CHANGE_LEFT] = DJ_COMMAND_CHANGE_RIGHT,
+      [DJ_COMMAND_CHANGE_RIGHT] = DJ_COMMAND_CHANGE_LEFT};
+  float c = s->command ? s->command[i] : DJ_COMMAND_FOLLOW;
+  if (!(c >= 0 && c < DJ_N_ROUTE_COMMANDS)) return DJ_COMMAND_FOLLOW; // a damaged cache
+  return mirror ? mirrored[(int)c] : c;
+}
+
 static void fill_velocity(dj_batch *b, size_t at, bool mirror, const dj__shard_set *set,
                           size_t frame) {
   double v[2];
@@ -158,6 +172,7 @@ static void fill_window(const dj_loader *ld, dj_batch *b, int index) {
     }
     fill_labels(ld, &draw, b, at, s, i, before, before_i);
     fill_velocity(b, at, draw.mirror, &drive->shards, frame);
+    b->command[at] = command_of(s, i, draw.mirror);
     before = s;
     before_i = i;
   }
@@ -292,10 +307,10 @@ static dj_status make_slot(const dj_loader *ld, slot *s) {
   const uint64_t pixels = (uint64_t)b->h * (uint64_t)b->w * 3 * (uint64_t)b->cameras;
   uint64_t images, total = 0;
   if (__builtin_mul_overflow(bt, pixels, &images)) images = UINT64_MAX;
-  float **const arrays[] = {&b->control,  &b->control_mask, &b->speed,  &b->speed_mask,
-                            &b->path,     &b->path_mask,    &b->motion, &b->motion_mask,
-                            &b->velocity, &b->velocity_mask};
-  const uint64_t per_frame[] = {3, 3, 1, 1, DJ_PATH_POINTS * 3, DJ_PATH_POINTS, 3, 1, 2, 2};
+  float **const arrays[] = {&b->control,  &b->control_mask,  &b->speed,  &b->speed_mask,
+                            &b->path,     &b->path_mask,     &b->motion, &b->motion_mask,
+                            &b->velocity, &b->velocity_mask, &b->command};
+  const uint64_t per_frame[] = {3, 3, 1, 1, DJ_PATH_POINTS * 3, DJ_PATH_POINTS, 3, 1, 2, 2, 1};
   enum { N = sizeof arrays / sizeof *arrays };
   uint64_t at[N], image_at, sample_at;
   bool ok = reserve(&total, images, 1, &image_at) &&

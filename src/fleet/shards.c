@@ -58,6 +58,10 @@ dj_status dj__shard_spec_from(const dj_data_spec *spec, dj__shard_spec *out) {
 
 // ---- names and layout ---------------------------------------------------------------------------
 
+static bool has_command(const dj_store_drive *d) {
+  return (d->labels & DJ_LABEL_COMMAND) != 0;
+}
+
 static dj_status shard_digest(const dj_store_drive *d, const dj__shard_spec *spec, char hex[65]) {
   dj__digest g;
   dj__digest_init(&g);
@@ -70,6 +74,7 @@ static dj_status shard_digest(const dj_store_drive *d, const dj__shard_spec *spe
   dj__digest_u64(&g, (uint64_t)spec->n_cameras);
   for (int i = 0; i < spec->n_cameras; i++)
     dj__digest_text(&g, spec->cameras ? spec->cameras[i] : "");
+  if (has_command(d)) dj__digest_text(&g, "command");
   return dj__digest_hex(&g, hex);
 }
 
@@ -80,7 +85,7 @@ static char *shard_path(dj_store *store, const char *digest, size_t index) {
   return path;
 }
 
-enum { N_FIELDS = 11 };
+enum { MAX_FIELDS = 12 };
 typedef struct field {
   const char *name;
   dj_st_dtype dtype;
@@ -88,11 +93,13 @@ typedef struct field {
   uint64_t shape[5];
 } field;
 
-/* Tensors of a shard, in the order of the file: 8-byte ones first, so that all are aligned. */
-static void shard_fields(const dj__shard_spec *spec, size_t frames, field out[N_FIELDS]) {
+/* Tensors of a shard, in the order of the file: 8-byte ones first, so that all are aligned. Returns
+ * how many there are. */
+static int shard_fields(const dj__shard_spec *spec, bool command, size_t frames,
+                        field out[MAX_FIELDS]) {
   const uint64_t n = frames, c = (uint64_t)spec->n_cameras, h = (uint64_t)spec->height,
                  w = (uint64_t)spec->width;
-  const field f[N_FIELDS] = {
+  const field f[MAX_FIELDS] = {
       {"t_ns", DJ_ST_I64, 1, {n}},
       {"pose", DJ_ST_F64, 2, {n, 7}},
       {"camera", DJ_ST_F64, 2, {c, DJ__VIEW_DOUBLES}},
@@ -104,24 +111,29 @@ static void shard_fields(const dj__shard_spec *spec, size_t frames, field out[N_
       {"path", DJ_ST_F32, 3, {n, DJ_PATH_POINTS, 3}},
       {"path_mask", DJ_ST_F32, 2, {n, DJ_PATH_POINTS}},
       {"image", DJ_ST_U8, 5, {n, c, h, w, 3}},
+      {"command", DJ_ST_F32, 1, {n}},
   };
   memcpy(out, f, sizeof f);
+  if (!command) return MAX_FIELDS - 1;
+  out[MAX_FIELDS - 2] = f[MAX_FIELDS - 1]; // the image stays the last one
+  out[MAX_FIELDS - 1] = f[MAX_FIELDS - 2];
+  return MAX_FIELDS;
 }
 
 // ---- reading ------------------------------------------------------------------------------------
 
 static dj_status map_shard(const char *path, const char *digest, const dj__shard_spec *spec,
-                           size_t frames, dj__shard *out) {
+                           bool command, size_t frames, dj__shard *out) {
   *out = (dj__shard){.n = frames};
   DJ_TRY(dj_safetensors_open(path, &out->file));
   const char *have = dj_safetensors_metadata(out->file, "digest");
   dj_status s = have && !strcmp(have, digest)
                     ? DJ_OK
                     : dj_error(DJ_E_FORMAT, "%s: made from other inputs", path);
-  field f[N_FIELDS];
-  const dj_st_tensor *t[N_FIELDS] = {0};
-  shard_fields(spec, frames, f);
-  for (int i = 0; i < N_FIELDS && !s; i++)
+  field f[MAX_FIELDS];
+  const dj_st_tensor *t[MAX_FIELDS] = {0};
+  int n = shard_fields(spec, command, frames, f);
+  for (int i = 0; i < n && !s; i++)
     s = dj_safetensors_expect(out->file, f[i].name, f[i].dtype, f[i].rank, f[i].shape, &t[i]);
   if (s) {
     dj_safetensors_close(out->file);
@@ -137,7 +149,8 @@ static dj_status map_shard(const char *path, const char *digest, const dj__shard
   out->speed_mask = t[7]->data;
   out->path = t[8]->data;
   out->path_mask = t[9]->data;
-  out->image = t[10]->data;
+  out->command = command ? t[10]->data : NULL;
+  out->image = t[n - 1]->data;
   return DJ_OK;
 }
 
@@ -159,10 +172,12 @@ typedef struct builder { // one drive; the log is opened when the first shard is
   uint8_t *source[DJ_MAX_CAMERAS]; // decoded frame
   uint8_t *picture;                // (H, W, 3)
   dj__labels labels;
+  float *command; // (n_frames) dj_route_command; NULL: the drive holds none
 } builder;
 
 static void close_builder(builder *b) {
   dj__labels_free(&b->labels);
+  free(b->command);
   for (int i = 0; i < DJ_MAX_CAMERAS; i++) {
     dj__resample_free(b->resample[i]);
     free(b->source[i]);
@@ -226,12 +241,32 @@ static dj_status open_camera(builder *b, const dj_drive_info *info, int i) {
                                  c->width, c->height);
 }
 
+/* The command in force at each frame: the last one said, "follow" before the first. */
+static dj_status open_commands(builder *b) {
+  const uint64_t *t_ns;
+  size_t n, next = 0;
+  DJ_TRY(dj_drive_label_times(b->log, DJ_LABEL_COMMAND, &t_ns, &n));
+  b->command = calloc(b->n_frames + 1, sizeof *b->command);
+  if (!b->command) return dj_error(DJ_E_NOMEM, "%s: no memory for commands", b->log_path);
+  float now = DJ_COMMAND_FOLLOW;
+  for (size_t i = 0; i < b->n_frames; i++) {
+    for (; next < n && t_ns[next] <= b->frame_ns[i]; next++) {
+      dj_route r;
+      DJ_TRY(dj_drive_read_route(b->log, next, &r));
+      now = (float)r.command;
+    }
+    b->command[i] = now;
+  }
+  return DJ_OK;
+}
+
 static dj_status open_labels(builder *b) {
   dj__label_source src;
   DJ_TRY(dj_drive_controls(b->log, &src.controls, &src.n_controls));
   DJ_TRY(dj_drive_speeds(b->log, &src.speeds, &src.n_speeds));
   DJ_TRY(dj_drive_poses(b->log, &src.poses, &src.n_poses));
-  return dj__labels_make(&src, b->frame_ns, b->n_frames, &b->labels);
+  DJ_TRY(dj__labels_make(&src, b->frame_ns, b->n_frames, &b->labels));
+  return has_command(b->drive) ? open_commands(b) : DJ_OK;
 }
 
 static dj_status open_log(builder *b) {
@@ -295,7 +330,8 @@ static dj_status write_images(builder *b, FILE *out, size_t first, size_t n) {
   return s;
 }
 
-static dj_status write_small(const builder *b, FILE *out, const field *f, size_t first, size_t n) {
+static dj_status write_small(const builder *b, FILE *out, const field *f, int n_fields,
+                             size_t first, size_t n) {
   const dj__labels *l = &b->labels;
   const struct {
     const char *name;
@@ -309,9 +345,10 @@ static dj_status write_small(const builder *b, FILE *out, const field *f, size_t
                  {"speed", l->speed + first},
                  {"speed_mask", l->speed_mask + first},
                  {"path", l->path + first * DJ_PATH_POINTS * 3},
-                 {"path_mask", l->path_mask + first * DJ_PATH_POINTS}};
-  _Static_assert(sizeof columns / sizeof *columns == N_FIELDS - 1, "all but the image");
-  for (int i = 0; i < N_FIELDS - 1; i++) {
+                 {"path_mask", l->path_mask + first * DJ_PATH_POINTS},
+                 {"command", b->command ? b->command + first : NULL}};
+  _Static_assert(sizeof columns / sizeof *columns == MAX_FIELDS - 1, "all but the image");
+  for (int i = 0; i < n_fields - 1; i++) {
     size_t bytes = dj_st_dtype_size(f[i].dtype);
     for (int k = 0; k < f[i].rank; k++) bytes *= f[i].shape[k];
     if (bytes && fwrite(columns[i].data, 1, bytes, out) != bytes)
@@ -323,10 +360,10 @@ static dj_status write_small(const builder *b, FILE *out, const field *f, size_t
 static dj_status write_shard(builder *b, const char *path, size_t first, size_t n) {
   dj__atomic a;
   DJ_TRY(dj__atomic_open(&a, path));
-  field f[N_FIELDS];
-  dj_st_tensor t[N_FIELDS];
-  shard_fields(b->spec, n, f);
-  for (int i = 0; i < N_FIELDS; i++) {
+  field f[MAX_FIELDS];
+  dj_st_tensor t[MAX_FIELDS];
+  int n_fields = shard_fields(b->spec, has_command(b->drive), n, f);
+  for (int i = 0; i < n_fields; i++) {
     t[i] = (dj_st_tensor){.name = f[i].name, .dtype = f[i].dtype, .rank = f[i].rank};
     memcpy(t[i].shape, f[i].shape, (size_t)f[i].rank * sizeof *f[i].shape);
   }
@@ -336,8 +373,8 @@ static dj_status write_shard(builder *b, const char *path, size_t first, size_t 
                              {"drive", b->drive->name},
                              {"first_frame", at},
                              {"version", shard_version}};
-  dj_status s = dj_safetensors_write_header(a.file, t, N_FIELDS, meta, 4);
-  if (!s) s = write_small(b, a.file, f, first, n);
+  dj_status s = dj_safetensors_write_header(a.file, t, n_fields, meta, 4);
+  if (!s) s = write_small(b, a.file, f, n_fields, first, n);
   if (!s) s = write_images(b, a.file, first, n);
   if (!s) return dj__atomic_commit(&a);
   dj__atomic_abort(&a);
@@ -358,9 +395,11 @@ static dj_status lock_shards(dj_store *store, int *fd) {
 
 static dj_status make_shard(dj_store *store, builder *b, const char *path, size_t first, size_t n,
                             dj__shard *out) {
+  const bool command = has_command(b->drive);
   int lock;
   DJ_TRY(lock_shards(store, &lock));
-  dj_status s = map_shard(path, b->digest, b->spec, n, out); // made by another in the meantime?
+  dj_status s =
+      map_shard(path, b->digest, b->spec, command, n, out); // made by another in the meantime?
   if (s) {
     if (s != DJ_E_NOT_FOUND) dj_message(DJ_LOG_WARN, "made again: %s", dj_error_message());
     s = open_log(b);
@@ -369,7 +408,7 @@ static dj_status make_shard(dj_store *store, builder *b, const char *path, size_
                    "%s: %zu frames, the catalogue says %" PRIu64 "; run 'dojo store rebuild'",
                    b->log_path, b->n_frames, b->drive->n_frames);
     if (!s) s = write_shard(b, path, first, n);
-    if (!s) s = map_shard(path, b->digest, b->spec, n, out);
+    if (!s) s = map_shard(path, b->digest, b->spec, command, n, out);
   }
   close(lock);
   return s;
@@ -383,7 +422,7 @@ static dj_status open_all(dj_store *store, builder *b, dj__shard_set *set) {
     const size_t first = i * DJ__SHARD_FRAMES, left = set->n_frames - first;
     const size_t n = left < DJ__SHARD_FRAMES ? left : DJ__SHARD_FRAMES;
     char *path = shard_path(store, b->digest, i);
-    dj_status s = map_shard(path, b->digest, b->spec, n, &set->shards[i]);
+    dj_status s = map_shard(path, b->digest, b->spec, has_command(b->drive), n, &set->shards[i]);
     if (s) s = make_shard(store, b, path, first, n, &set->shards[i]);
     free(path);
     if (s) return s;

@@ -54,6 +54,7 @@ typedef struct dj__shard { // n frames; pointers into the map
   const float *speed_mask;   // (n)
   const float *path;         // (n, 33, 3)
   const float *path_mask;    // (n, 33)
+  const float *command;      // (n) dj_route_command; NULL where the drive holds none
   const uint8_t *image;      // (n, cameras, H, W with margins, 3)
 } dj__shard;
 

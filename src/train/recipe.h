@@ -56,6 +56,8 @@
     "probability, in the heads; decoder: behind embedding, attention and MLP")                     \
   X(BOOL, P, recurrent, S, recurrent, 0, 1, 1, "fuse the window; false: last frame alone")         \
   X(BOOL, P, speed_input, S, speed_input, 0, 1, 0, "give the vehicle's speed to the heads")        \
+  X(BOOL, P, command_input, S, command_input, 0, 1, 0,                                             \
+    "dojo4d: give the route command (follow, left, ...) to the heads")                             \
   X(INT, P, layers, S, layers, 1, 1000, 12, "decoder: blocks of attention and MLP")                \
   X(INT, P, heads, S, heads, 1, 1024, 12, "decoder: heads of attention")                           \
   X(INT, P, kv_heads, S, kv_heads, 0, 1024, 0, "decoder: heads of keys and values; 0: as heads")   \
@@ -71,6 +73,7 @@
 #define DJ__LOSS_KEYS(X, P, S)                                                                     \
   X(FLOAT, P, steering, S, steering, 0, 1e6, 1, "weight; 0: not trained")                          \
   X(FLOAT, P, throttle, S, throttle, 0, 1e6, 0.1, "weight; 0: not trained")                        \
+  X(FLOAT, P, brake, S, brake, 0, 1e6, 0, "weight; 0: the control head has no brake")              \
   X(FLOAT, P, path, S, path, 0, 1e6, 1, "weight; 0: not trained")                                  \
   X(FLOAT, P, choice, S, choice, 0, 1e6, 0.1, "weight of choosing among the path's hypotheses")
 
