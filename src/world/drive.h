@@ -52,18 +52,19 @@ bool dj__case_same_map(const dj__case *a, const dj__case *b);
 dj_status dj__case_world(const dj__case *c, const dj__map *m, dj__world **w);
 
 /* ---- drivers ---- */
-typedef enum dj__route_command {
-  DJ__FOLLOW,
-  DJ__TURN_AHEAD_LEFT,
-  DJ__TURN_AHEAD_RIGHT,
-  DJ__TURN_AHEAD_STRAIGHT,
-  DJ__CHANGE_LEFT,
-  DJ__CHANGE_RIGHT
+typedef enum dj__route_command { /* as dj_route_command of logs */
+                                 DJ__FOLLOW,
+                                 DJ__TURN_AHEAD_LEFT,
+                                 DJ__TURN_AHEAD_RIGHT,
+                                 DJ__TURN_AHEAD_STRAIGHT,
+                                 DJ__CHANGE_LEFT,
+                                 DJ__CHANGE_RIGHT
 } dj__route_command;
 dj__route_command dj__world_route_command(const dj__world *w); /* what a navigator would say now */
 
 typedef struct dj__sense { /* what a driver without privileges sees */
-  double time, speed;      /* s, m/s */
+  double time, speed;      /* s, m/s forward */
+  double yaw_rate;         /* rad/s, mean since the sense before; 0 at the first */
   dj__route_command command;
   int n_picture; /* 0: the driver asked for no camera */
   const dj__picture *picture;
@@ -82,8 +83,9 @@ typedef struct dj__driver {
 } dj__driver;
 dj_status dj__driver_expert(dj__driver *d);   /* sees the state */
 dj_status dj__driver_constant(dj__driver *d); /* keeps speed and wheel as at the start */
-/* A run of dojo train: cameras, speed and route command only. `latency` s (< 0: 0.1). */
-dj_status dj__driver_network(const char *run, double latency, dj__driver *d);
+/* A run of dojo train: cameras, its own motion and the route command only. `latency` s (< 0: 0.1).
+ * `rig` NULL: the cameras and the rate of the drives it was trained on. */
+dj_status dj__driver_network(const char *run, double latency, const dj__rig *rig, dj__driver *d);
 dj_status dj__driver_recorded(const char *log,
                               dj__driver *d); /* replays a log's controls by time */
 void dj__driver_destroy(dj__driver *d);

@@ -1,0 +1,128 @@
+/* The expert as a driver: its state, and following the path that was planned. */
+#include "world/expert.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "world/pilot.h"
+
+#define CAR_LENGTH 4.7
+#define RISE       2.6 /* m/s^3: how fast the wanted acceleration rises and falls, for comfort */
+#define FALL       3.0
+
+/* ---- where it is ---- */
+static void find_itself(dj__expert *e, const dj__world *w) {
+  const dj__ego *g = &w->ego;
+  const dj__vehicle_model *m = g->model;
+  double back = m->wheelbase - m->cg_front; /* from the centre of gravity to the rear axle */
+  double x = g->x - back * cos(g->yaw), y = g->y - back * sin(g->yaw);
+  double window = e->started ? (4 + e->v) * e->scale + 1 : 30 * e->scale + 5;
+  (void)dj__guide_project(&e->guide, x, y, e->started ? e->s : 0, window, window, &e->s, &e->d);
+  double mid, d;
+  (void)dj__guide_project(&e->guide, w->agents.x[0], w->agents.y[0], e->s, 0, 2 * m->length, &mid,
+                          &d);
+  e->mid = mid;
+  e->v = fmax(0, g->vx);
+  e->direction = remainder(g->yaw - dj__guide_at(&e->guide, e->s).yaw, 2 * M_PI);
+}
+
+/* A way from where the vehicle is, in the direction it has, back to `to`. */
+static void restart_way(dj__expert *e, double to) {
+  double length = fmax(9 * e->scale, 2.4 * e->v * (e->scale < 1 ? 0.4 : 1));
+  double slope = tan(fmax(-0.6, fmin(0.6, e->direction)));
+  dj__swerve_make(&e->way, e->s, e->d, slope, to, length);
+}
+
+/* ---- following ---- */
+static double steer(const dj__expert *e, const dj__world *w) {
+  const dj__ego *g = &w->ego;
+  const dj__vehicle_model *m = e->model;
+  double delay = m->steer_delay + 0.5 * DJ__WORLD_DT;
+  /* where the rear axle is once a command takes effect */
+  double back = m->wheelbase - m->cg_front, turned = g->yaw_rate * delay;
+  double yaw = g->yaw + turned, run = e->v * delay;
+  double x = g->x - back * cos(g->yaw) + run * cos(g->yaw + 0.5 * turned);
+  double y = g->y - back * sin(g->yaw) + run * sin(g->yaw + 0.5 * turned), s, d;
+  (void)dj__guide_project(&e->guide, x, y, e->s + run, 3, 3, &s, &d);
+  dj__guide_point p = dj__guide_at(&e->guide, s);
+  double slope, bend, to = dj__swerve_at(&e->way, s, &slope, &bend);
+  double line = dj__guide_at(&e->guide, s + 0.12 * e->v).curvature;
+  to += 0.125 * m->wheelbase * m->wheelbase * line; /* the middle follows the line, not the axle */
+  double direction = remainder(yaw - p.yaw - atan(slope / fmax(0.3, 1 - line * d)), 2 * M_PI);
+  double reach = dj__pilot_reach(m, e->v);
+  return dj__pilot_curvature(line + bend, d - to, direction, reach);
+}
+
+static double smooth_accel(const dj__expert *e, double wanted) {
+  double dt = DJ__WORLD_DT, fall = wanted < -4 ? 40 : wanted < -2.8 ? 2.2 * FALL : FALL;
+  double a = fmax(e->accel - fall * dt, fmin(e->accel + (e->accel < -3 ? 8 : RISE) * dt, wanted));
+  return a;
+}
+
+dj_status dj__expert_reset(dj__expert *e, const dj__world *w) {
+  dj__expert_clear(e);
+  e->map = w->map;
+  e->model = w->ego.model;
+  e->scale = fmin(1, fmax(0.1, e->model->kind == DJ__RC_CAR ? e->model->length / CAR_LENGTH : 1));
+  e->speed_factor = fmin(1, w->ego.friction / 0.85);
+  double step = e->scale < 1 ? 0.1 : 1;
+  DJ_TRY(dj__guide_make(&e->guide, w->map, &w->route, step, e->scale < 1 ? 12 : 220));
+  e->v_max = calloc((size_t)e->guide.n + 1, sizeof *e->v_max);
+  if (!e->v_max) return dj_error(DJ_E_NOMEM, "expert: no memory");
+  DJ_TRY(dj__expert_study(e));
+  dj__expert_speeds(e);
+  return DJ_OK;
+}
+
+void dj__expert_clear(dj__expert *e) {
+  dj__guide_free(&e->guide);
+  free(e->v_max);
+  free(e->meet);
+  free(e->zebra);
+  *e = (dj__expert){0};
+}
+
+static dj_status reset(void *self, const dj__world *w) {
+  return dj__expert_reset(self, w);
+}
+
+static dj_status drive(void *self, const dj__sense *in, const dj__world *w, dj__command *out) {
+  (void)in;
+  dj__expert *e = self;
+  find_itself(e, w);
+  double off = e->started ? e->d - dj__swerve_at(&e->way, e->s, NULL, NULL) : HUGE_VAL;
+  if (fabs(off) > 0.9 * e->scale) restart_way(e, e->started ? e->way.to : 0);
+  if (!e->started) e->accel = 0;
+  e->started = true;
+  e->waited = e->v < 0.3 ? e->waited + DJ__WORLD_DT : e->v > 2 ? 0 : e->waited;
+  dj__expert_see(e, w);
+  dj__expert_rules(e, w);
+  dj__plan plan;
+  dj__expert_plan(e, &plan);
+  e->way = plan.way;
+  e->accel = smooth_accel(e, plan.accel);
+  double a = e->accel;
+  if (e->v < 0.3 && plan.accel < 0.02) a = e->accel = fmin(e->accel, -0.8); /* stands firmly */
+  *out = (dj__command){.steering = dj__pilot_steering(e->model, steer(e, w), e->v)};
+  dj__pilot_pedals(e->model, a, e->v, dj__guide_at(&e->guide, e->s).slope, out);
+  return DJ_OK;
+}
+
+static void destroy(void *self) {
+  dj__expert_clear(self);
+  free(self);
+}
+
+dj_status dj__driver_expert(dj__driver *d) {
+  dj__expert *e = calloc(1, sizeof *e);
+  if (!e) return dj_error(DJ_E_NOMEM, "expert: no memory");
+  *d = (dj__driver){.name = "expert",
+                    .period = DJ__WORLD_DT,
+                    .privileged = true,
+                    .reset = reset,
+                    .drive = drive,
+                    .destroy = destroy,
+                    .self = e};
+  return DJ_OK;
+}

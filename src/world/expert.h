@@ -1,0 +1,118 @@
+/*
+ * Inside of the expert, the planner that sees the whole state. Each step it
+ *   1. finds itself and everybody near on its guide, and forecasts them for 8 s (expert_see.c):
+ *      along the lanes that they are going to take, at the speed they have; what does not have the
+ *      right to enter a junction stops before it;
+ *   2. lists where it may have to stop: lights, stop signs, who has the right of way, people on
+ *      crossings, lane changes that are not free (expert_rules.c);
+ *   3. rolls itself forward along some paths (its lane, and ways past what stands in it) by the
+ *      Intelligent Driver Model against the forecasts, and takes the one that costs least
+ *      (expert_plan.c): rule-based proposals that are simulated and scored, as in PDM-Closed
+ *      (Dauner et al., "Parting with misconceptions about learning-based vehicle motion planning",
+ *      CoRL 2023), on paths in the guide's frame (Werling et al., "Optimal trajectory generation
+ *      for dynamic street scenarios in a Frenet frame", ICRA 2010);
+ *   4. follows the path (expert.c, pilot.h).
+ * Everything is a function of the world's state and of its own few memories; no allocation.
+ */
+#ifndef DOJO_WORLD_EXPERT_H
+#define DOJO_WORLD_EXPERT_H
+
+#include "world/drive.h"
+#include "world/guide.h"
+
+enum {
+  DJ__SEEN = 64,  /* agents taken into account */
+  DJ__AHEAD = 20, /* forecast steps */
+  DJ__STOPS = 48,
+  DJ__ZEBRAS = 256,
+  DJ__MEETS = 2048 /* conflicts on a guide */
+};
+#define DJ__AHEAD_DT 0.4 /* s */
+
+typedef struct dj__box { /* where somebody is on the guide */
+  float lo, hi;          /* stations */
+  float right, left;     /* m to the left of the line */
+  float along;           /* m/s */
+} dj__box;
+
+typedef struct dj__seen {
+  int agent;
+  uint8_t kind;
+  bool person, passable, behind; /* passable: one may go round it; behind: follows the ego */
+  double v;
+  float margin; /* m to keep aside */
+  int from, to; /* forecast steps at which it is near the way; to < from: never */
+  dj__box at[DJ__AHEAD + 1];
+} dj__seen;
+
+typedef struct dj__stop_at {
+  double s, gap; /* station that the front must not pass, m to keep before it */
+} dj__stop_at;
+
+typedef struct dj__guide_meet { /* a conflict of the route */
+  double from, to, gate;        /* stations; gate: where to wait */
+  int conflict, line;           /* in map.conflict; its stop line, or -1 */
+} dj__guide_meet;
+
+typedef struct dj__guide_zebra {
+  double s, half; /* station, half of its width */
+  int crossing;
+} dj__guide_zebra;
+
+typedef struct dj__swerve { /* m to the left of the guide: quintic from s0 over length, then `to` */
+  double s0, length, to, c[6];
+} dj__swerve;
+
+typedef struct dj__plan { /* one path, rolled forward */
+  dj__swerve way;
+  double accel, lowest; /* m/s^2: now; lowest on the way */
+  double progress, hit; /* m in 8 s; s until a collision, or HUGE_VAL */
+  double cost;
+  int blocker; /* index in seen of what holds it back first, or -1 */
+} dj__plan;
+
+typedef struct dj__expert {
+  const dj__map *map;
+  const dj__vehicle_model *model;
+  dj__guide guide;
+  double *v_max; /* (guide.n) m/s */
+  double scale;  /* of lengths: 1 for cars, less for toys */
+  dj__guide_meet *meet;
+  dj__guide_zebra *zebra;
+  int n_meet, n_zebra;
+  /* this step */
+  double s, d, direction; /* rear axle on the guide: station, m left, rad */
+  double mid, v;          /* station of the box's middle, m/s */
+  double speed_factor;    /* weather */
+  dj__seen seen[DJ__SEEN];
+  int n_seen;
+  dj__stop_at stop[DJ__STOPS];
+  int n_stop;
+  /* memories */
+  dj__swerve way;
+  double accel;  /* last one asked for */
+  double waited; /* s that it has stood */
+  double calm;   /* s for which the way should not change */
+  bool started;
+  bool stood[DJ__GUIDE_LINES]; /* at stop signs: has stood before it */
+} dj__expert;
+
+dj_status dj__expert_reset(dj__expert *e, const dj__world *w);
+void dj__expert_clear(dj__expert *e);
+
+/* expert_see.c */
+void dj__expert_see(dj__expert *e, const dj__world *w);
+
+/* expert_rules.c */
+dj_status dj__expert_study(dj__expert *e); /* once: conflicts and crossings of the route */
+void dj__expert_rules(dj__expert *e, const dj__world *w);
+void dj__expert_stop_at(dj__expert *e, double s, double gap);
+
+/* expert_plan.c */
+void dj__expert_speeds(dj__expert *e); /* v_max along the guide */
+void dj__expert_plan(dj__expert *e, dj__plan *best);
+double dj__swerve_at(const dj__swerve *w, double s, double *slope, double *bend);
+/* From d (m) with slope to `to` over length. */
+void dj__swerve_make(dj__swerve *w, double s, double d, double slope, double to, double length);
+
+#endif

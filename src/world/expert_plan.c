@@ -1,0 +1,288 @@
+/* Paths past what is in the way, rolled forward and compared. */
+#include <math.h>
+#include <string.h>
+
+#include "world/expert.h"
+
+/* IDM's parameters (Treiber et al. 2000), for a calm driver. */
+#define ACCEL     1.5  /* m/s^2 */
+#define BRAKE     1.8  /* m/s^2 */
+#define HEADWAY   1.4  /* s */
+#define HARDEST   8.0  /* m/s^2 */
+#define LATERAL   1.9  /* m/s^2 in curves */
+#define YAW_RATE  0.55 /* rad/s */
+#define SLOW_DOWN 1.3  /* m/s^2 before curves */
+enum {
+  LOOK = 6 /* forecast steps that a crossing way is seen ahead */,
+  MAX_PLANS = 12,
+  TABLE = 128
+};
+
+/* ---- speeds along the guide ---- */
+void dj__expert_speeds(dj__expert *e) {
+  const dj__guide *g = &e->guide;
+  bool toy = e->scale < 1;
+  double lateral = LATERAL * (toy ? 1.2 : fmin(1, e->speed_factor));
+  for (int i = 0; i < g->n; i++) {
+    const dj__guide_point *p = &g->point[i];
+    double k = fabs(p->curvature), v = p->limit * fmin(1, 0.4 + 0.6 * e->speed_factor);
+    if (k > 1e-6) v = fmin(v, sqrt(lateral / k));
+    if (k > 1e-6 && !toy) v = fmin(v, YAW_RATE / k);
+    e->v_max[i] = fmin(v, 0.9 * e->model->max_speed);
+  }
+  for (int i = g->n - 2; i >= 0; i--)
+    e->v_max[i] =
+        fmin(e->v_max[i], sqrt(e->v_max[i + 1] * e->v_max[i + 1] + 2 * SLOW_DOWN * g->step));
+}
+
+static double speed_at(const dj__expert *e, double s) {
+  int i = (int)(s / e->guide.step + 0.5);
+  return e->v_max[i < 0 ? 0 : i > e->guide.n - 1 ? e->guide.n - 1 : i];
+}
+
+/* ---- offsets ---- */
+void dj__swerve_make(dj__swerve *w, double s, double d, double slope, double to, double length) {
+  double l = fmax(length, 1e-3), h = to - d, v = slope * l; /* in units of the length */
+  *w = (dj__swerve){.s0 = s, .length = l, .to = to};
+  w->c[0] = d;
+  w->c[1] = v;
+  w->c[3] = 10 * h - 6 * v;
+  w->c[4] = -15 * h + 8 * v;
+  w->c[5] = 6 * h - 3 * v;
+}
+
+double dj__swerve_at(const dj__swerve *w, double s, double *slope, double *bend) {
+  double u = w->length > 0 ? (s - w->s0) / w->length : 1;
+  const double *c = w->c;
+  if (u >= 1 || u < 0) {
+    if (slope) *slope = 0;
+    if (bend) *bend = 0;
+    return u < 0 ? c[0] : w->to;
+  }
+  double l = w->length;
+  if (slope) *slope = (c[1] + u * (2 * c[2] + u * (3 * c[3] + u * (4 * c[4] + u * 5 * c[5])))) / l;
+  if (bend) *bend = (2 * c[2] + u * (6 * c[3] + u * (12 * c[4] + u * 20 * c[5]))) / (l * l);
+  return c[0] + u * (c[1] + u * (c[2] + u * (c[3] + u * (c[4] + u * c[5]))));
+}
+
+/* ---- rolling forward ---- */
+typedef struct roll {
+  const dj__expert *e;
+  double half, wide; /* of the ego's box */
+  double s0, step;   /* of the table */
+  float d[TABLE];
+} roll;
+
+static float path_at(const roll *r, double s) {
+  int i = (int)((s - r->s0) / r->step + 0.5);
+  return r->d[i < 0 ? 0 : i > TABLE - 1 ? TABLE - 1 : i];
+}
+
+static bool in_way(const roll *r, const dj__box *b, double from, double to, float margin) {
+  double lo = fmax((double)b->lo, from), hi = fmin((double)b->hi, to);
+  float p = path_at(r, lo), q = path_at(r, fmax(lo, hi)), w = (float)r->wide + margin;
+  float right = (p < q ? p : q) - w, left = (p > q ? p : q) + w;
+  return b->left > right && b->right < left;
+}
+
+static double follow(const dj__expert *e, double v, double gap, double lead, double least) {
+  double accel = fmin(ACCEL, e->model->max_accel * 0.7);
+  double wanted = v * HEADWAY + v * (v - lead) / (2 * sqrt(accel * BRAKE));
+  double q = (least + fmax(0, wanted)) / fmax(gap, 0.05);
+  double a = accel * (1 - q * q);
+  /* IDM brakes harder than it has to when something comes in near but as fast: no harder than
+   * constant braking to the other's speed needs, and a little (Kesting et al. 2010, IDM with
+   * constant-acceleration heuristic) */
+  double room = fmax(gap - 0.5 * least, 0.1),
+         need = v > lead ? (v - lead) * (v - lead) / (2 * room) : 0;
+  if (a < -BRAKE && need < -a) a = fmin(-0.9 * need - 0.3, fmax(a, -1.3 * need - 1.2));
+  return fmax(a, -HARDEST);
+}
+
+/* Free road. */
+static double approach(const dj__expert *e, double s, double v) {
+  double accel = fmin(ACCEL, e->model->max_accel * 0.7);
+  double v0 = fmin(speed_at(e, s + 0.5 * v), speed_at(e, s));
+  double a = (v0 - v) / 0.9;
+  if (a > 0) return fmin(a, accel * fmax(0.25, 1 - pow(v / fmax(v0, 0.1), 4)));
+  return fmax(a, -2.2);
+}
+
+/* The acceleration that one agent allows at forecast step i. */
+static double heed(const roll *r, const dj__seen *o, int i, double s, double v) {
+  const dj__expert *e = r->e;
+  double front = s + r->half, least = (o->passable && fabs(o->v) < 0.5 ? 6 : 2.2) * e->scale;
+  double a = HUGE_VAL;
+  const dj__box *b = &o->at[i];
+  if (i >= o->from && i <= o->to && (double)b->hi > s - 0.2 * r->half &&
+      in_way(r, b, s - r->half, HUGE_VAL, o->margin)) {
+    double gap = (double)b->lo - front;
+    a = follow(e, v, gap, fmax((double)b->along, -15), least);
+  }
+  int last = i + LOOK < o->to ? i + LOOK : o->to;
+  for (int j = i + 1 > o->from ? i + 1 : o->from; j <= last; j++) {
+    b = &o->at[j];
+    double pos = s + v * (j - i) * DJ__AHEAD_DT, near = 0.6 * e->scale + 0.15 * v;
+    if ((double)b->lo > pos + r->half + near || (double)b->hi < pos - r->half - near) continue;
+    if ((double)b->hi < front && (double)b->along < v) continue; /* braking would not help */
+    if (!in_way(r, b, s - r->half, HUGE_VAL, o->margin)) continue;
+    double gap = (double)b->lo - front - fmax(0, (double)b->along) * (j - i) * DJ__AHEAD_DT * 0.8;
+    a = fmin(a, follow(e, v, fmax(gap, 0.3), fmax((double)b->along, 0), 1.5 * e->scale));
+  }
+  return a;
+}
+
+static bool hits(const roll *r, const dj__seen *o, int j, double s) {
+  const dj__box *b = &o->at[j];
+  if (j < o->from || j > o->to) return false;
+  if ((double)b->lo > s + r->half + 0.2 * r->e->scale || (double)b->hi < s - r->half) return false;
+  return in_way(r, b, s - r->half, s + r->half, 0.1f * (float)r->e->scale);
+}
+
+static void roll_forward(const dj__expert *e, dj__plan *p) {
+  roll r = {.e = e, .half = 0.5 * e->model->length, .wide = 0.5 * e->model->width};
+  r.step = fmax(0.1, 1.5 * e->scale);
+  r.s0 = e->mid - 8 * e->scale;
+  for (int i = 0; i < TABLE; i++)
+    r.d[i] = (float)dj__swerve_at(&p->way, r.s0 + i * r.step, NULL, NULL);
+  double s = e->mid, v = e->v;
+  p->hit = HUGE_VAL;
+  p->blocker = -1;
+  p->lowest = 0;
+  for (int i = 0; i < DJ__AHEAD; i++) {
+    double a = approach(e, s, v), held = HUGE_VAL;
+    for (int k = 0; k < e->n_stop; k++) {
+      double gap = e->stop[k].s - (s + r.half);
+      if (gap > -1.5 * e->scale && gap < 150) a = fmin(a, follow(e, v, gap, 0, e->stop[k].gap));
+    }
+    for (int k = 0; k < e->n_seen; k++) {
+      if (e->seen[k].behind) continue;
+      double x = heed(&r, &e->seen[k], i, s, v);
+      if (x < held) {
+        held = x;
+        if (x < 0.3 && x < a && p->blocker < 0) p->blocker = k;
+      }
+    }
+    a = fmax(-HARDEST, fmin(a, held));
+    if (i == 0) p->accel = a;
+    p->lowest = fmin(p->lowest, a);
+    double next = fmax(0, v + a * DJ__AHEAD_DT);
+    s += 0.5 * (v + next) * DJ__AHEAD_DT;
+    v = next;
+    for (int k = 0; k < e->n_seen && p->hit > 1e3; k++)
+      if (!e->seen[k].behind && hits(&r, &e->seen[k], i + 1, s)) {
+        p->hit = (i + 1) * DJ__AHEAD_DT;
+        if (p->blocker < 0) p->blocker = k;
+      }
+  }
+  p->progress = s - e->mid;
+}
+
+/* ---- which paths ---- */
+
+/* Offsets that keep the box on the road over the next metres. */
+static void bounds(const dj__expert *e, double length, double *lo, double *hi) {
+  double half = 0.5 * e->model->width + 0.2 * e->scale;
+  *lo = -HUGE_VAL, *hi = HUGE_VAL;
+  for (double s = e->mid; s < e->mid + length; s += fmax(e->guide.step, 2 * e->scale)) {
+    dj__guide_point p = dj__guide_at(&e->guide, s);
+    *hi = fmin(*hi, p.left - half);
+    *lo = fmax(*lo, half - p.right);
+  }
+  if (*lo > 0) *lo = 0;
+  if (*hi < 0) *hi = 0;
+}
+
+static double change_length(const dj__expert *e, double by) {
+  double shortest = (4 + 2.4 * fabs(by) / e->scale) * e->scale;
+  return fmax(shortest, e->v * sqrt(fabs(by) / e->scale) * 1.9 * (e->scale < 1 ? 0.3 : 1));
+}
+
+static void price(const dj__expert *e, dj__plan *p, double most) {
+  dj__guide_point g = dj__guide_at(&e->guide, p->way.s0 + p->way.length);
+  double half = 0.5 * e->model->width, to = p->way.to, scale = e->scale;
+  double over_left = to + half - g.same_left, over_right = -to + half - g.same_right;
+  double own = fmax(to + half - g.own_left, -to + half - g.own_right);
+  p->cost = most - p->progress + (0.8 * fabs(to) + 0.7 * fabs(to - e->way.to)) / scale;
+  if (own > 0.2 * scale) p->cost += 2;
+  if (over_left > 0.2 * scale) p->cost += 5;
+  if (over_right > 0.2 * scale) p->cost += 3;
+  if (p->hit < 1e3) p->cost += 60 + 60 * (DJ__AHEAD * DJ__AHEAD_DT - p->hit);
+  p->cost += 4 * fmax(0, -p->lowest - 3.5);
+}
+
+typedef struct plans {
+  dj__plan p[MAX_PLANS];
+  int n;
+  double lo, hi, d, slope;
+} plans;
+
+/* Rolls out the way to offset `to`, unless there is one like it already. */
+static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double quick) {
+  to = fmax(all->lo, fmin(all->hi, to));
+  for (int i = 0; i < all->n; i++)
+    if (fabs(all->p[i].way.to - to) < 0.15 * e->scale) return &all->p[i];
+  if (all->n == MAX_PLANS) return NULL;
+  dj__plan *p = &all->p[all->n++];
+  if (fabs(to - e->way.to) < 1e-6)
+    p->way = e->way;
+  else
+    dj__swerve_make(&p->way, e->s, all->d, all->slope, to, quick * change_length(e, to - all->d));
+  roll_forward(e, p);
+  return p;
+}
+
+/* Offsets that pass somebody on either side, with those close behind it (along the way) as well. */
+static void sides_of(const dj__expert *e, int blocker, double *left, double *right) {
+  const dj__seen *o = &e->seen[blocker];
+  double half = 0.5 * e->model->width, extra = 0.2 * e->scale, end = (double)o->at[0].hi;
+  *left = (double)(o->at[0].left + o->margin) + half + extra;
+  *right = (double)(o->at[0].right - o->margin) - half - extra;
+  for (int pass = 0; pass < 3; pass++)
+    for (int k = 0; k < e->n_seen; k++) {
+      const dj__seen *q = &e->seen[k];
+      if (k == blocker || !q->passable || fabs(q->v) > 0.5) continue;
+      if ((double)q->at[0].lo > end + 14 * e->scale ||
+          (double)q->at[0].hi < (double)o->at[0].lo - 14 * e->scale)
+        continue;
+      if ((double)q->at[0].right > *left + half || (double)q->at[0].left < *right - half) continue;
+      end = fmax(end, (double)q->at[0].hi);
+      *left = fmax(*left, (double)(q->at[0].left + q->margin) + half + extra);
+      *right = fmin(*right, (double)(q->at[0].right - q->margin) - half - extra);
+    }
+}
+
+void dj__expert_plan(dj__expert *e, dj__plan *best) {
+  plans all = {.n = 0};
+  double slope;
+  all.d = dj__swerve_at(&e->way, e->s, &slope, NULL);
+  all.slope = slope;
+  bounds(e, fmax(25 * e->scale, 2.5 * e->v), &all.lo, &all.hi);
+  int row = dj__guide_row_at(&e->guide, e->mid + 0.5 * e->model->length);
+  bool junction = e->map->lane[e->guide.row[row].a].junction >= 0;
+  dj__plan *keep = try_offset(e, &all, e->way.to, 1), *home = try_offset(e, &all, 0, 1);
+  for (int k = 0; k < 2; k++) { /* round what blocks these two */
+    const dj__plan *p = k ? keep : home;
+    if (!p || p->blocker < 0) continue;
+    const dj__seen *o = &e->seen[p->blocker];
+    if (o->passable && (!junction || p->hit < 4)) {
+      double left, right;
+      sides_of(e, p->blocker, &left, &right);
+      if (left < all.hi + 0.05) (void)try_offset(e, &all, left, 1);
+      if (right > all.lo - 0.05) (void)try_offset(e, &all, right, 1);
+    }
+    if (p->hit < 3.5 || p->lowest < -5)
+      for (int j = 1; j <= 3; j++) {
+        (void)try_offset(e, &all, all.d + j * e->scale, 0.7);
+        (void)try_offset(e, &all, all.d - j * e->scale, 0.7);
+      }
+  }
+  double most = 0;
+  for (int i = 0; i < all.n; i++) most = fmax(most, all.p[i].progress);
+  const dj__plan *b = NULL;
+  for (int i = 0; i < all.n; i++) {
+    price(e, &all.p[i], most);
+    if (!b || all.p[i].cost < b->cost - 1e-9) b = &all.p[i];
+  }
+  *best = *b;
+}
