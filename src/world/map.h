@@ -22,6 +22,10 @@
 
 #include "dojo/status.h"
 
+#define DJ__KERB                                                                                   \
+  0.12 /* m that pavements (SIDEWALK lanes) stand above the road; z is the road's                  \
+        */
+
 /* ---- OpenDRIVE's side ---- */
 typedef enum dj__lane_type {
   DJ__LANE_NONE,
@@ -89,6 +93,7 @@ typedef struct dj__road_lane { /* of one lane section */
   int width0, n_width; /* in map.width, s from the section's start */
   int mark0, n_mark;   /* outer edge, in map.mark */
   double speed;        /* m/s; 0: as the road */
+  int lane;            /* in map.lane, or -1 */
 } dj__road_lane;
 
 typedef struct dj__section {
@@ -133,10 +138,17 @@ typedef enum dj__control {                       /* who may go */
 typedef struct dj__junction {
   char id[32], name[64];
   int connection0, n_connection; /* map.connection */
-  bool roundabout;
-  double x, y, z, radius; /* of the area */
-  double cycle;           /* s, of its lights; 0: none */
+  bool roundabout;               /* one of a roundabout's entries */
+  double x, y, z, radius;        /* of the area */
+  double cycle;                  /* s, of its lights; 0: none */
+  int outline0, n_outline;       /* map.outline: its asphalt, counter-clockwise, closed */
 } dj__junction;
+
+typedef struct dj__controller { /* a phase of a junction's lights */
+  char id[32];
+  int junction, sequence;        /* phases of the same sequence number go together */
+  double green, yellow, all_red; /* s */
+} dj__controller;
 
 typedef enum dj__signal_kind {
   DJ__SIGNAL_LIGHT,
@@ -154,11 +166,13 @@ typedef struct dj__signal {
   dj__signal_kind kind;
   int road;
   double s, t, z_offset;
-  bool forward;   /* for traffic along s (orientation "+") */
-  double value;   /* speed limits: m/s */
-  double x, y, z; /* foot of the pole */
-  double yaw;     /* direction its face looks to */
-  int stop;       /* the stop line it belongs to, or -1 */
+  bool forward;           /* for traffic along s (orientation "+") */
+  double value;           /* speed limits: m/s */
+  double x, y, z;         /* foot of the pole */
+  double yaw;             /* direction its face looks to */
+  int from_lane, to_lane; /* lane ids it holds for; 0, 0: all in its direction */
+  int controller;         /* of lights: map.controller, or -1 */
+  int stop;               /* the (first) stop line it belongs to, or -1 */
 } dj__signal;
 
 /* ---- the lane graph ---- */
@@ -213,7 +227,9 @@ typedef enum dj__light {
   DJ__LIGHT_YELLOW
 } dj__light;
 
-typedef struct dj__crossing {    /* zebra or signalled, straight across a road */
+typedef struct dj__crossing { /* zebra or signalled, straight across a road */
+  int road;
+  double s, t0, t1;              /* on the road, from its right kerb to its left one */
   double x0, y0, z0, x1, y1, z1; /* kerb to kerb */
   double width;
   int lane0, n_lane; /* map.crossing_lane: lanes it crosses, and where */
@@ -240,8 +256,9 @@ typedef struct dj__map {
   dj__connection *connection;
   int (*lane_link)[2];
   dj__signal *signal;
+  dj__controller *controller;
   int n_road, n_geom, n_elevation, n_offset, n_width, n_section, n_road_lane, n_mark, n_junction,
-      n_connection, n_lane_link, n_signal;
+      n_connection, n_lane_link, n_signal, n_controller;
   dj__lane *lane;
   dj__lane_point *point;
   int *graph; /* lists of lane indices */
@@ -249,10 +266,10 @@ typedef struct dj__map {
   dj__stop_line *stop;
   dj__crossing *crossing;
   dj__crossing_lane *crossing_lane;
-  int n_lane, n_point, n_graph, n_conflict, n_stop, n_crossing, n_crossing_lane;
+  double (*outline)[2]; /* of junctions */
+  int n_lane, n_point, n_graph, n_conflict, n_stop, n_crossing, n_crossing_lane, n_outline;
   struct dj__map_index *index; /* spatial hash over points (map_index.c) */
   struct dj__terrain *terrain; /* ground height (map_terrain.c) */
-  struct dj__arena *arena;
 } dj__map;
 
 typedef enum dj__town_style {
@@ -299,8 +316,11 @@ double dj__map_project(const dj__map *m, int lane, double x, double y, double s_
                        double *t);
 /* True where a vehicle may be: driving lanes, junction areas, shoulders and parking with `wide`. */
 bool dj__map_drivable(const dj__map *m, double x, double y, bool wide);
-/* Height of road or ground. */
+/* Height of road or ground: what a wheel or a foot stands on. */
 double dj__map_height(const dj__map *m, double x, double y);
+/* Height for the ground's mesh: as above beside the roads, but kept below the surface of roads and
+ * near them, so that triangles of up to some 5 m do not come through it. */
+double dj__map_ground(const dj__map *m, double x, double y);
 /* State of a stop line's lights at a time of the world; OFF if it has none. */
 dj__light dj__map_light(const dj__map *m, int stop, double t);
 

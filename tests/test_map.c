@@ -1,0 +1,262 @@
+/* Maps: towns of every style from many seeds are roads one can drive on: every lane goes on, begins
+ * where the one before ends, and can be reached; and questions to them give right answers. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "world/map.h"
+
+static const dj__town_style styles[] = {DJ__TOWN_GRID, DJ__TOWN_ORGANIC, DJ__TOWN_TRACK};
+enum { N_STYLES = sizeof styles / sizeof *styles, N_SEEDS = 6 };
+
+static dj__map *town(dj__town_style style, uint64_t seed) {
+  dj__map *m = NULL;
+  dj__town_config c = {.seed = seed, .style = style, .hills = -1};
+  if (dj__map_generate(&c, &m))
+    fail_msg("%s seed %d: %s", dj__town_style_name(style), (int)seed, dj_error_message());
+  return m;
+}
+
+static void each_town(void (*check)(const dj__map *)) {
+  for (int i = 0; i < N_STYLES; i++)
+    for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
+      dj__map *m = town(styles[i], seed);
+      check(m);
+      dj__map_destroy(m);
+    }
+}
+
+/* A successor begins where its predecessor ends, in the same direction, at the same height. */
+static void check_joints(const dj__map *m) {
+  for (int i = 0; i < m->n_lane; i++) {
+    const dj__lane *l = &m->lane[i];
+    assert_true(l->n_point >= 2);
+    const dj__lane_point *e = &m->point[l->point0 + l->n_point - 1];
+    for (int k = 0; k < l->n_succ; k++) {
+      const dj__lane *n = &m->lane[m->graph[l->succ0 + k]];
+      const dj__lane_point *f = &m->point[n->point0];
+      double gap = hypot(e->x - f->x, e->y - f->y), turn = remainder(e->yaw - f->yaw, 2 * M_PI);
+      if (gap > 0.05 || fabs(e->z - f->z) > 0.05 || fabs(turn) > 0.06)
+        fail_msg("%s: lane %d to %d: gap %g m, %g m high, %g rad", m->name, i,
+                 m->graph[l->succ0 + k], gap, e->z - f->z, turn);
+      bool back = false;
+      for (int q = 0; q < n->n_pred; q++) back |= m->graph[n->pred0 + q] == i;
+      assert_true(back);
+    }
+  }
+}
+
+static void joints_are_tight(void **state) {
+  (void)state;
+  each_town(check_joints);
+}
+
+/* From one driving lane every other one can be reached, forwards and backwards: one component. */
+static int reach(const dj__map *m, bool back) {
+  int *stack = malloc(((size_t)m->n_lane + 1) * sizeof *stack), n = 0, count = 0;
+  bool *seen = calloc((size_t)m->n_lane + 1, sizeof *seen);
+  assert_true(stack && seen);
+  for (int i = 0; i < m->n_lane && n == 0; i++)
+    if (m->lane[i].type == DJ__LANE_DRIVING) {
+      stack[n++] = i;
+      seen[i] = true;
+    }
+  while (n > 0) {
+    int at = stack[--n];
+    count++;
+    const dj__lane *l = &m->lane[at];
+    int next[64], k = 0;
+    for (int i = 0; i < (back ? l->n_pred : l->n_succ) && k < 60; i++)
+      next[k++] = m->graph[(back ? l->pred0 : l->succ0) + i];
+    if (!back && l->change_left) next[k++] = l->left;
+    if (!back && l->change_right) next[k++] = l->right;
+    if (back && l->left >= 0 && m->lane[l->left].change_right) next[k++] = l->left;
+    if (back && l->right >= 0 && m->lane[l->right].change_left) next[k++] = l->right;
+    for (int i = 0; i < k; i++)
+      if (!seen[next[i]]) {
+        seen[next[i]] = true;
+        stack[n++] = next[i];
+      }
+  }
+  free(stack);
+  free(seen);
+  return count;
+}
+
+static void check_reach(const dj__map *m) {
+  int driving = 0;
+  for (int i = 0; i < m->n_lane; i++) {
+    if (m->lane[i].type != DJ__LANE_DRIVING) continue;
+    driving++;
+    if (m->lane[i].n_succ == 0 || m->lane[i].n_pred == 0)
+      fail_msg("%s: lane %d (road %s) is a dead end", m->name, i, m->road[m->lane[i].road].id);
+  }
+  assert_true(driving > 0);
+  if (reach(m, false) != driving || reach(m, true) != driving)
+    fail_msg("%s: of %d driving lanes %d can be reached, %d lead back", m->name, driving,
+             reach(m, false), reach(m, true));
+}
+
+static void every_lane_can_be_reached(void **state) {
+  (void)state;
+  each_town(check_reach);
+}
+
+/* A point put beside a lane is found on it again. */
+static void check_questions(const dj__map *m) {
+  dj__rng g = {m->seed, 5, 0};
+  for (int n = 0; n < 500; n++) {
+    int lane = (int)dj__rng_below(&g, (uint64_t)m->n_lane);
+    const dj__lane *l = &m->lane[lane];
+    if (l->type != DJ__LANE_DRIVING) continue;
+    dj__place p;
+    double s = l->length * dj__rng_uniform(&g, 0.05f, 0.95f), found_s, found_t;
+    double t = 0;
+    dj__map_at(m, lane, s, 0, &p);
+    t = 0.3 * p.width * dj__rng_uniform(&g, -1, 1);
+    dj__map_at(m, lane, s, t, &p);
+    double d = dj__map_project(m, lane, p.x, p.y, s, &found_s, &found_t);
+    assert_true(fabs(d - fabs(t)) < 0.05 && fabs(found_s - s) < 0.3 && fabs(found_t - t) < 0.05);
+    int near = dj__map_nearest(m, p.x, p.y, p.yaw, 1u << DJ__LANE_DRIVING, 5, &found_s, &found_t);
+    assert_true(near >= 0);
+    assert_true(fabs(found_t) <= fabs(t) + 0.1);
+    if (!dj__map_drivable(m, p.x, p.y, false))
+      fail_msg("%s: lane %d at %g, %g (%g, %g) is not drivable", m->name, lane, s, t, p.x, p.y);
+    assert_true(fabs(dj__map_height(m, p.x, p.y) - p.z) < 0.3);
+    assert_true(dj__map_ground(m, p.x, p.y) < p.z - 0.1);
+  }
+  assert_int_equal(dj__map_nearest(m, m->x1 + 500, m->y1, NAN, ~0u, 50, NULL, NULL), -1);
+  assert_false(dj__map_drivable(m, m->x1 + 500, m->y1, true));
+}
+
+static void questions_are_answered(void **state) {
+  (void)state;
+  each_town(check_questions);
+}
+
+/* Of two lanes in conflict at most one waits, and each knows of the other. */
+static void check_conflicts(const dj__map *m) {
+  for (int i = 0; i < m->n_lane; i++)
+    for (int k = 0; k < m->lane[i].n_conflict; k++) {
+      const dj__conflict *c = &m->conflict[m->lane[i].conflict0 + k], *back = NULL;
+      const dj__lane *o = &m->lane[c->lane];
+      for (int q = 0; q < o->n_conflict; q++)
+        if (m->conflict[o->conflict0 + q].lane == i) back = &m->conflict[o->conflict0 + q];
+      assert_non_null(back);
+      assert_false(c->yield && back->yield);
+      assert_true(c->from == back->other_from && c->to == back->other_to &&
+                  c->merge == back->merge);
+      assert_true(c->from >= 0 && c->to <= m->lane[i].length + 1e-3 && c->from <= c->to);
+    }
+}
+
+static void conflicts_are_mutual(void **state) {
+  (void)state;
+  each_town(check_conflicts);
+}
+
+/* Two phases of a junction that cross are never green together. */
+static void check_lights(const dj__map *m) {
+  for (int i = 0; i < m->n_lane; i++) {
+    const dj__lane *l = &m->lane[i];
+    if (l->junction < 0 || l->n_pred == 0) continue;
+    int stop = m->lane[m->graph[l->pred0]].stop;
+    for (int k = 0; stop >= 0 && k < l->n_conflict; k++) {
+      const dj__conflict *c = &m->conflict[l->conflict0 + k];
+      const dj__lane *o = &m->lane[c->lane];
+      int other = o->n_pred ? m->lane[m->graph[o->pred0]].stop : -1;
+      if (other < 0 || c->yield || m->stop[stop].control != DJ__CONTROL_LIGHTS) continue;
+      bool waits = false; /* the other one does */
+      for (int q = 0; q < o->n_conflict; q++)
+        if (m->conflict[o->conflict0 + q].lane == i) waits = m->conflict[o->conflict0 + q].yield;
+      if (waits || m->stop[stop].lane == m->stop[other].lane) continue;
+      for (double t = 0; t < m->junction[l->junction].cycle; t += 0.5)
+        assert_false(dj__map_light(m, stop, t) == DJ__LIGHT_GREEN &&
+                     dj__map_light(m, other, t) == DJ__LIGHT_GREEN);
+    }
+  }
+}
+
+static void lights_keep_apart(void **state) {
+  (void)state;
+  each_town(check_lights);
+}
+
+static void check_routes(const dj__map *m) {
+  for (uint64_t seed = 0; seed < 20; seed++) {
+    dj__route r, again, way;
+    assert_int_equal(dj__map_random_route(m, seed, 400, &r), DJ_OK);
+    assert_int_equal(dj__map_random_route(m, seed, 400, &again), DJ_OK);
+    assert_true(r.n == again.n && r.length == again.length && r.length >= 399);
+    for (int i = 0; i + 1 < r.n; i++) {
+      const dj__lane *l = &m->lane[r.lane[i]];
+      bool on = (l->left == r.lane[i + 1] && l->change_left) ||
+                (l->right == r.lane[i + 1] && l->change_right);
+      for (int k = 0; k < l->n_succ; k++) on |= m->graph[l->succ0 + k] == r.lane[i + 1];
+      assert_true(on);
+    }
+    assert_int_equal(dj__map_route(m, r.lane[0], r.start, r.lane[r.n - 1], r.end, &way), DJ_OK);
+    assert_int_equal(way.lane[0], r.lane[0]);
+    assert_int_equal(way.lane[way.n - 1], r.lane[r.n - 1]);
+    free(r.lane);
+    free(again.lane);
+    free(way.lane);
+  }
+}
+
+static void routes_lead_there(void **state) {
+  (void)state;
+  each_town(check_routes);
+}
+
+static void a_seed_is_a_town(void **state) {
+  (void)state;
+  for (int i = 0; i < N_STYLES; i++) {
+    dj__map *a = town(styles[i], 3), *b = town(styles[i], 3), *c = town(styles[i], 4);
+    assert_true(a->digest == b->digest && a->digest != c->digest);
+    assert_memory_equal(a->point, b->point, (size_t)a->n_point * sizeof *a->point);
+    dj__map_destroy(a);
+    dj__map_destroy(b);
+    dj__map_destroy(c);
+  }
+}
+
+static void check_grades(const dj__map *m) {
+  for (int i = 0; i < m->n_point; i++)
+    if (fabsf(m->point[i].slope) > 0.1f) fail_msg("%s: a grade of %g", m->name, m->point[i].slope);
+}
+
+static void hills_can_be_climbed(void **state) {
+  (void)state;
+  each_town(check_grades);
+}
+
+static void bad_configurations_are_refused(void **state) {
+  (void)state;
+  dj__map *m;
+  dj__town_config c = {.style = 99};
+  assert_int_equal(dj__map_generate(&c, &m), DJ_E_INVALID);
+  c = (dj__town_config){.size = -1};
+  assert_int_equal(dj__map_generate(&c, &m), DJ_E_INVALID);
+  c = (dj__town_config){.size = NAN};
+  assert_int_equal(dj__map_generate(&c, &m), DJ_E_INVALID);
+  c = (dj__town_config){.hills = INFINITY};
+  assert_int_equal(dj__map_generate(&c, &m), DJ_E_INVALID);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(joints_are_tight),
+                                     cmocka_unit_test(every_lane_can_be_reached),
+                                     cmocka_unit_test(questions_are_answered),
+                                     cmocka_unit_test(conflicts_are_mutual),
+                                     cmocka_unit_test(lights_keep_apart),
+                                     cmocka_unit_test(routes_lead_there),
+                                     cmocka_unit_test(a_seed_is_a_town),
+                                     cmocka_unit_test(hills_can_be_climbed),
+                                     cmocka_unit_test(bad_configurations_are_refused)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
