@@ -2,6 +2,7 @@
 #ifndef DOJO_FLEET_VIDEO_WRITE_H
 #define DOJO_FLEET_VIDEO_WRITE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "dojo/status.h"
@@ -19,5 +20,14 @@ dj_status dj__video_writer_put(dj__video_writer *w, const uint8_t *bgrx, int str
 /* Ends the file, syncs it and gives it its name; frees `w` in any case. */
 dj_status dj__video_writer_close(dj__video_writer *w);
 void dj__video_writer_abort(dj__video_writer *w); /* leaves nothing behind; NULL is fine */
+
+/* ---- video for logs: Annex B access units in memory ---- */
+typedef struct dj__video_encoder dj__video_encoder;
+/* H.264, a key frame every second, no frame that waits for a later one. Errors: as above. */
+dj_status dj__video_encoder_open(int width, int height, double fps, dj__video_encoder **e);
+/* rgb (height, width, 3) u8 to one access unit, valid until the next call. */
+dj_status dj__video_encode(dj__video_encoder *e, const uint8_t *rgb, const uint8_t **data,
+                           size_t *size);
+void dj__video_encoder_close(dj__video_encoder *e); /* NULL is fine */
 
 #endif
