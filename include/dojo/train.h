@@ -125,7 +125,7 @@ typedef struct dj_recipe_network {
   int hypotheses; /* of the ego path */
   float dropout;  /* probability, in the heads */
   bool recurrent; /* feature queue over the window; false: the last frame alone */
-  bool speed_input; /* the vehicle's speed is given to the heads where known */
+  bool speed_input;   /* the vehicle's speed is given to the heads where known */
   bool command_input; /* so is the route command */
   /* Of decoders (text.h): */
   int layers, heads, kv_heads, width, mlp_width, vocabulary; /* 0: see docs/training.md */
@@ -137,7 +137,7 @@ typedef struct dj_recipe_network {
 } dj_recipe_network;
 
 typedef struct dj_recipe_loss {
-  dj_loss_kind kind;                      /* of the control head */
+  dj_loss_kind kind;                             /* of the control head */
   float steering, throttle, brake, path, choice; /* weights; 0: head not trained */
 } dj_recipe_loss;
 

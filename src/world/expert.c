@@ -35,6 +35,15 @@ static void restart_way(dj__expert *e, double to) {
 }
 
 /* ---- following ---- */
+/* Mean curvature over the way on which the wheels can be turned by most of a bend's angle. */
+static double curvature_ahead(const dj__expert *e, double s) {
+  enum { SAMPLES = 6 };
+  double way = e->v * 0.34 / e->model->steer_rate, sum = 0;
+  for (int i = 0; i < SAMPLES; i++)
+    sum += dj__guide_at(&e->guide, s + way * i / (SAMPLES - 1)).curvature;
+  return sum / SAMPLES;
+}
+
 static double steer(const dj__expert *e, const dj__world *w) {
   const dj__ego *g = &w->ego;
   const dj__vehicle_model *m = e->model;
@@ -47,7 +56,7 @@ static double steer(const dj__expert *e, const dj__world *w) {
   (void)dj__guide_project(&e->guide, x, y, e->s + run, 3, 3, &s, &d);
   dj__guide_point p = dj__guide_at(&e->guide, s);
   double slope, bend, to = dj__swerve_at(&e->way, s, &slope, &bend);
-  double line = dj__guide_at(&e->guide, s + 0.12 * e->v).curvature;
+  double line = curvature_ahead(e, s);
   to += 0.125 * m->wheelbase * m->wheelbase * line; /* the middle follows the line, not the axle */
   double direction = remainder(yaw - p.yaw - atan(slope / fmax(0.3, 1 - line * d)), 2 * M_PI);
   double reach = dj__pilot_reach(m, e->v);
@@ -55,7 +64,7 @@ static double steer(const dj__expert *e, const dj__world *w) {
 }
 
 static double smooth_accel(const dj__expert *e, double wanted) {
-  double dt = DJ__WORLD_DT, fall = wanted < -4 ? 40 : wanted < -2.8 ? 2.2 * FALL : FALL;
+  double dt = DJ__WORLD_DT, fall = wanted < -5 ? 40 : wanted < -3 ? 2 * FALL : FALL;
   double a = fmax(e->accel - fall * dt, fmin(e->accel + (e->accel < -3 ? 8 : RISE) * dt, wanted));
   return a;
 }

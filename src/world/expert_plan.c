@@ -95,7 +95,7 @@ static double follow(const dj__expert *e, double v, double gap, double lead, dou
    * constant-acceleration heuristic) */
   double room = fmax(gap - 0.5 * least, 0.1),
          need = v > lead ? (v - lead) * (v - lead) / (2 * room) : 0;
-  if (a < -BRAKE && need < -a) a = fmin(-0.9 * need - 0.3, fmax(a, -1.3 * need - 1.2));
+  if (a < -BRAKE && need < -a) a = fmax(a, -1.12 * need - 0.3);
   return fmax(a, -HARDEST);
 }
 
@@ -194,8 +194,8 @@ static void bounds(const dj__expert *e, double length, double *lo, double *hi) {
 }
 
 static double change_length(const dj__expert *e, double by) {
-  double shortest = (4 + 2.4 * fabs(by) / e->scale) * e->scale;
-  return fmax(shortest, e->v * sqrt(fabs(by) / e->scale) * 1.9 * (e->scale < 1 ? 0.3 : 1));
+  double b = fabs(by) / e->scale, shortest = (6.5 + 2.2 * b) * e->scale;
+  return fmax(shortest, e->v * (1.1 + 1.5 * sqrt(b)) * (e->scale < 1 ? 0.3 : 1));
 }
 
 static void price(const dj__expert *e, dj__plan *p, double most) {

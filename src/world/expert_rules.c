@@ -7,7 +7,7 @@
 #include "world/traffic.h"
 
 #define GO_ACCEL 1.3 /* m/s^2, when it works out how long it takes to clear a junction */
-#define YELLOW   3.2 /* m/s^2: a yellow light is passed where stopping needs more */
+#define YELLOW   2.6 /* m/s^2: a yellow light is passed where stopping needs more */
 
 /* ---- once a route ---- */
 

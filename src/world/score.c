@@ -97,9 +97,10 @@ static double bearing(const dj__history_step *s, double x, double y) {
   return fabs(remainder(atan2(y - s->y, x - s->x) - s->yaw, 2 * M_PI));
 }
 
+/* Would the ego, going on for `ego_dt` as it is, touch `a`, who goes on for `dt`? */
 static bool touches(const dj__history *h, const dj__history_step *s, const dj__history_agent *a,
-                    double dt) {
-  double e = dt * s->speed, v = dt * (double)a->speed, yaw = (double)a->yaw;
+                    double ego_dt, double dt) {
+  double e = ego_dt * s->speed, v = dt * (double)a->speed, yaw = (double)a->yaw;
   double dx = (double)a->x - s->x, dy = (double)a->y - s->y;
   double reach = 0.5 * (h->length + h->width + (double)a->length + (double)a->width) + fabs(e) +
                  fabs(v); // cheap, and never too small
@@ -107,6 +108,18 @@ static bool touches(const dj__history *h, const dj__history_step *s, const dj__h
   return dj__boxes_touch(s->x + e * cos(s->yaw), s->y + e * sin(s->yaw), s->yaw, h->length,
                          h->width, (double)a->x + v * cos(yaw), (double)a->y + v * sin(yaw), yaw,
                          (double)a->length, (double)a->width);
+}
+
+/* The same after `dt`, with the other where it really is by then; behind the end of the history, or
+ * where it is too far away to be in it, it goes on as it is. */
+static bool meets(const dj__history *h, size_t i, const dj__history_agent *a, double dt) {
+  size_t then = i + (size_t)lround(dt / DJ__WORLD_DT);
+  if (then < h->n_step) {
+    const dj__history_step *s = &h->step[then];
+    for (int k = s->agent0; k < s->agent0 + s->n_agent; k++)
+      if (h->agent[k].id == a->id) return touches(h, &h->step[i], &h->agent[k], dt, 0);
+  }
+  return touches(h, &h->step[i], a, dt, dt);
 }
 
 /* Does the ego's front edge cut the agent's box? The edge is a box without length. */
@@ -156,7 +169,7 @@ static void score_contacts(const dj__history *h, dj__drive_score *out) {
     for (int k = s->agent0; k < s->agent0 + s->n_agent; k++) {
       const dj__history_agent *a = &h->agent[k];
       if (was_hit(&hit, a->id)) continue;
-      if (touches(h, s, a, 0)) {
+      if (touches(h, s, a, 0, 0)) {
         if (hit.n < MAX_HIT) hit.id[hit.n++] = a->id;
         if (!dj__at_fault(h, s, a)) {
           out->hit_by_others++;
@@ -172,7 +185,7 @@ static void score_contacts(const dj__history *h, dj__drive_score *out) {
       double angle = bearing(s, (double)a->x, (double)a->y);
       if (angle >= AHEAD_RAD && !(astray && angle <= BEHIND_RAD)) continue;
       for (int j = 0; j < 3; j++)
-        if (touches(h, s, a, ahead_s[j])) out->ttc = 0;
+        if (meets(h, i, a, ahead_s[j])) out->ttc = 0;
     }
   }
 }

@@ -9,22 +9,28 @@
  *
  * Definitions (also printed by `dojo drive --help`, and in docs/drive.md).
  *
- * PDMS, NAVSIM's predictive driver model score (Dauner et al., "NAVSIM: Data-driven non-reactive
- * autonomous vehicle simulation and benchmarking", NeurIPS 2024), here over the whole drive and
- * with traffic that reacts:
- *     PDMS = NC * DAC * (5 TTC + 2 C + 5 EP) / 12
- *   NC   1: no collision at fault; 1/2: one with a thing (cone, barrier); 0: with anyone else. As
- * in nuPlan (Caesar et al. 2021; Karnchanachari et al. 2024) the ego is at fault when it runs into
- * what stands, when its front hits something, or when it is hit at its side while it occupies
- * several lanes or is off the road; not when it stands or is hit from behind. DAC  1: all four
- * corners stay on what may be driven on; else 0. TTC  1: at no step would going on at constant
- * velocity for 0, 0.3, 0.6 and 0.9 s (everybody) hit something ahead (or beside, while occupying
- * several lanes or off the road); else 0. Steps at which the ego stands do not count. EP   share of
- * the route that was done when the expert had done the same route (or when the time was up), 0..1.
- * NAVSIM: progress over that of its privileged planner. C    1: at every step longitudinal
- * acceleration is within -4.05..2.40 m/s^2, lateral 4.89 m/s^2, jerk 8.37 m/s^3, longitudinal
- * jerk 4.13 m/s^3, yaw rate 0.95 rad/s, yaw acceleration 1.93 rad/s^2 (nuPlan's limits, smoothed as
- * there by local polynomials); else 0. Always 1 where nobody sits in the vehicle (rc-car).
+ * PDMS = NC * DAC * (5 TTC + 2 C + 5 EP) / 12: NAVSIM's predictive driver model score (Dauner et
+ * al., "NAVSIM: Data-driven non-reactive autonomous vehicle simulation and benchmarking", NeurIPS
+ * 2024), here over the whole drive and with traffic that reacts:
+ *
+ * - NC: 1 without a collision at fault, 1/2 after one with a thing (cone, barrier), 0 after one
+ * with anyone else. As in nuPlan (Caesar et al. 2021; Karnchanachari et al. 2024) the ego is at
+ * fault when it runs into what stands, when its front hits something, or when it is hit at its side
+ *   while it occupies several lanes or is off the road; not when it stands or is hit from behind.
+ *
+ * - DAC: 1 if all four corners always stay on what may be driven on, else 0.
+ *
+ * - TTC: 0 if at any step the ego, going straight on at its speed for 0, 0.3, 0.6 or 0.9 s, would
+ * hit somebody (where they really are by then) ahead, or beside it while it occupies several lanes
+ * or is off the road; else 1. Steps at which it stands do not count.
+ *
+ * - EP: share of the route that was done when the expert had done the same route (or when the time
+ *   was up), 0..1. NAVSIM: progress over that of its privileged planner.
+ *
+ * - C: 1 if at every step longitudinal acceleration is within -4.05..2.40 m/s^2, lateral
+ * within 4.89 m/s^2, jerk within 8.37 and longitudinal jerk within 4.13 m/s^3, yaw rate within 0.95
+ * rad/s and yaw acceleration within 1.93 rad/s^2 (nuPlan's limits, smoothed as there by local
+ * polynomials); else 0. Always 1 where nobody sits in the vehicle (rc-car).
  *
  * Driving score after CARLA's leaderboard (https://leaderboard.carla.ai): route completion in per
  * cent times 0.50 for every collision with a person, 0.60 with a vehicle, 0.65 with a thing, 0.70

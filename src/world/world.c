@@ -104,6 +104,30 @@ static dj_status measure_route(dj__world *w) {
   return DJ_OK;
 }
 
+/* A speed with which the ego can begin: that of the bends on the next metres of its route (1.5
+ * m/s^2 sideways, braking with 1.5 m/s^2), and one from which it can stop before a line where it
+ * may have to. */
+static double start_speed(const dj__world *w, const dj__vehicle_model *model) {
+  const dj__map *m = w->map;
+  double way = 0, s = w->route.start, v2 = HUGE_VAL;
+  for (int k = 0; k < w->route.n && way < 120; k++) {
+    const dj__lane *l = &m->lane[w->route.lane[k]];
+    bool aside =
+        k + 1 < w->route.n && (w->route.lane[k + 1] == l->left || w->route.lane[k + 1] == l->right);
+    for (int i = 0; i < l->n_point; i++) {
+      const dj__lane_point *p = &m->point[l->point0 + i];
+      double d = way + (double)p->s - s;
+      if (d >= 0) v2 = fmin(v2, 1.5 / (fabs((double)p->curvature) + 1e-4) + 2 * 1.5 * d);
+    }
+    double line = l->stop >= 0 ? way + m->stop[l->stop].s - s - model->length : -1;
+    if (line > -model->length) v2 = fmin(v2, 2 * 1.5 * fmax(0, line));
+    if (aside) continue;
+    way += l->length - s;
+    s = 0;
+  }
+  return sqrt(v2);
+}
+
 static void start_ego(dj__world *w, const dj__vehicle_model *model) {
   const dj__world_config *c = &w->config;
   dj__agents *a = &w->agents;
@@ -115,8 +139,8 @@ static void start_ego(dj__world *w, const dj__vehicle_model *model) {
   w->traffic->mind[0].v_free = 10;
   dj__place p;
   dj__map_at(w->map, w->route.lane[0], w->route.start, c->start.offset, &p);
-  double bend = sqrt(1.5 / (fabs(p.curvature) + 1e-4)), usual = fmin(0.8 * p.speed_limit, bend);
-  double v = c->start.speed < 0 ? fmin(usual, 0.9 * model->max_speed) : c->start.speed;
+  double usual = fmin(fmin(0.8 * p.speed_limit, 0.9 * model->max_speed), start_speed(w, model));
+  double v = c->start.speed < 0 ? usual : c->start.speed;
   dj__ego_init(&w->ego, model);
   w->ego.friction = dj__road_friction(&c->weather);
   dj__ego_place(&w->ego, p.x, p.y, p.yaw + c->start.yaw, v);
