@@ -2,7 +2,7 @@
  * `dojo bench`: times what can be timed without data. `dojo bench ops` runs the samples of the op
  * table that are marked for it and sets each beside the machine's own peaks, measured in the same
  * run: a slower machine, or a busy neighbour, lowers both. `dojo bench steps` runs whole training
- * steps of recipes.
+ * steps of recipes, `dojo bench world` the driving world.
  */
 #include <jansson.h>
 #include <math.h>
@@ -13,6 +13,7 @@
 #include "backend/cpu/cpu.h"
 #include "cli/bench_ops.h"
 #include "cli/bench_steps.h"
+#include "cli/bench_world.h"
 #include "cli/cli.h"
 
 static const char HELP[] =
@@ -20,6 +21,7 @@ static const char HELP[] =
     "       dojo bench ops [--json] [--op NAME] [--sample NAME] [--dtype f32|bf16] [OP...]\n"
     "       dojo bench steps [--json] [--precision f32|bf16] [--batch N] [--context N]\n"
     "                       [--profile] [--save FILE] RECIPE...\n"
+    "       dojo bench world [--json] [--threads N] [--seconds S] [ROW]\n"
     "\n"
     "Alone: lists what can be timed. `ops` times every kernel on the large samples of the op\n"
     "table: milliseconds (median), GFLOP/s, GB/s, and the share of the roofline: the least time\n"
@@ -30,6 +32,8 @@ static const char HELP[] =
     "cache. Ops without a kernel run on the reference, once, and say so. Use a quiet machine.\n"
     "\n"
     "`steps` times whole training steps of recipes on made-up frames: forward, backward, update.\n"
+    "`world` times the driving world: many worlds at once (64 agents each, with collisions, 8\n"
+    "neighbours and observations), and one world with its traffic.\n"
     "\n"
     "Example: dojo bench ops --op conv2d --dtype bf16\n"
     "         dojo bench ops batch_norm layer_norm --json > norms.json\n"
@@ -186,6 +190,7 @@ static int list(void) {
   (void)printf("dojo bench ops    kernels of %d ops on %d large samples, beside the machine's "
                "peaks\n"
                "dojo bench steps  whole training steps of recipes\n"
+               "dojo bench world  the driving world: agent-steps, steps\n"
                "dojo bench --help says more; bench/run also compares with peers\n",
                ops, samples);
   return 0;
@@ -229,21 +234,26 @@ int dj__cmd_bench(int argc, char **argv) {
       {"backend", 0, DJ_OPT_STRING, &steps.backend, "NAME", "cpu or ref (cpu)"},
       {"isa", 0, DJ_OPT_STRING, &steps.isa, "NAME", "kernels of generic, avx2 or avx512 (best)"},
       {"threads", 0, DJ_OPT_INT, &l.threads, "N", "threads (all cores this process may use)"},
-      {"seconds", 0, DJ_OPT_DOUBLE, &l.seconds, "S", "for each kernel (0.3) or recipe (3)"},
+      {"seconds", 0, DJ_OPT_DOUBLE, &l.seconds, "S", "for each kernel (0.3), recipe or row (3)"},
       {0}};
   int n;
   char **pos;
   int rc = dj__parse_options(argc, argv, options, HELP, &n, &pos);
   if (rc >= 0) return rc;
   if (n == 0) return list();
-  bool whole = !strcmp(pos[0], "steps");
-  if (!whole && strcmp(pos[0], "ops") != 0)
+  bool whole = !strcmp(pos[0], "steps"), world = !strcmp(pos[0], "world");
+  if (!whole && !world && strcmp(pos[0], "ops") != 0)
     return dj__fail("bench", dj_error(DJ_E_INVALID,
                                       "'%s' cannot be timed; `dojo bench` lists what "
                                       "can",
                                       pos[0]));
-  if (isnan(l.seconds)) l.seconds = whole ? 3 : 0.3;
+  if (isnan(l.seconds)) l.seconds = whole || world ? 3 : 0.3;
   if (check_limits(&l)) return dj__fail("bench", DJ_E_INVALID);
+  if (world)
+    return dj__bench_world(&(dj__bench_world_options){.threads = (int)l.threads,
+                                                      .seconds = l.seconds,
+                                                      .only = n > 1 ? pos[1] : NULL,
+                                                      .json = a.json});
   dj__bench_options o = {.backend = dj__backend_find(steps.backend), .seconds = l.seconds};
   if (!o.backend) return dj__fail("bench", DJ_E_NOT_FOUND);
   if (!dj__kernels_find(steps.isa)) return dj__fail("bench", DJ_E_UNSUPPORTED);

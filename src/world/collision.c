@@ -94,3 +94,45 @@ int dj__world_ego_collision(const dj__world *w) {
     if (near[k] != 0 && dj__agents_touch(&w->agents, 0, near[k], 0)) return near[k];
   return -1;
 }
+
+static void ahead_in(const dj__agents *a, int i, double time, double *x, double *y, double *yaw) {
+  double turn = (double)a->yaw_rate[i] * time, way = (double)a->speed[i] * time;
+  *yaw = (double)a->yaw[i] + turn;
+  *x = a->x[i] + way * cos((double)a->yaw[i] + 0.5 * turn);
+  *y = a->y[i] + way * sin((double)a->yaw[i] + 0.5 * turn);
+}
+
+/* Boxes of i and j `time` s from now if both go on as they do. */
+static bool will_touch(const dj__agents *a, int i, int j, double time, double margin) {
+  double xi, yi, hi, xj, yj, hj;
+  ahead_in(a, i, time, &xi, &yi, &hi);
+  ahead_in(a, j, time, &xj, &yj, &hj);
+  double li = 0.5 * (double)a->length[i] + margin, wi = 0.5 * (double)a->width[i] + margin;
+  double lj = 0.5 * (double)a->length[j], wj = 0.5 * (double)a->width[j];
+  double dx = xj - xi, dy = yj - yi, most = li + wi + lj + wj;
+  if (dx * dx + dy * dy > most * most) return false;
+  double ci = cos(hi), si = sin(hi), cj = cos(hj), sj = sin(hj);
+  return !apart(dx, dy, ci, si, li, wi, cj, sj, lj, wj) &&
+         !apart(dx, dy, cj, sj, lj, wj, ci, si, li, wi);
+}
+
+float dj__bumper(const dj__traffic *t, int i) {
+  const dj__agents *a = &t->agents;
+  double v = (double)a->speed[i], c = cos((double)a->yaw[i]), s = sin((double)a->yaw[i]);
+  if (t->mind[i].push > 0) return HUGE_VALF; /* someone has to begin */
+  int near[32], n = dj__hash_near(t, a->x[i], a->y[i], 14, near, 32);
+  double scale = (double)t->mind[i].scale;
+  for (int k = 0; k < n; k++) {
+    int j = near[k];
+    if (j == i || a->kind[j] == DJ__PEDESTRIAN) continue;
+    double dx = a->x[j] - a->x[i], dy = a->y[j] - a->y[i];
+    double ahead = dx * c + dy * s, reach = 0.5 * ((double)a->length[i] + (double)a->length[j]);
+    if (ahead < 0 || dx * dx + dy * dy > (reach + v + 2) * (reach + v + 2)) continue;
+    if (fabsf(a->z[i] - a->z[j]) > 3) continue;
+    bool still = a->flags[j] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC);
+    if (will_touch(a, i, j, 0.35, still ? 0 : 0.1 * scale) ||
+        (!still && will_touch(a, i, j, 0.7, 0.02 * scale)))
+      return -6 * (float)fmin(1, v / (0.5 * scale) + 0.2);
+  }
+  return HUGE_VALF;
+}

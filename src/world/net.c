@@ -26,6 +26,9 @@ static void find_curve_speeds(dj__net *n) {
       float braked = sqrtf(v * v + 2 * 0.6f * ds), bend = sqrtf(1 / (fabsf(p->curvature) + 1e-4f));
       v = braked < bend ? braked : bend;
       n->curve_speed[lane->point0 + k] = v;
+      /* what a box of 12 m sweeps: its width and length^2 / 8 R */
+      if (fabsf(p->curvature) > fmaxf((p->width - 2.45f) / 18, lane->junction >= 0 ? 1 / 14.0f : 0))
+        n->tight[l] = 1;
     }
   }
 }
@@ -85,6 +88,16 @@ static void add_spot(dj__spot **list, int *n, int *room, const dj__map *m, int l
   (*list)[(*n)++] = (dj__spot){lane, (float)s, (float)x, (float)y};
 }
 
+/* Straight enough and of full width for the whole car. */
+static bool may_park(const dj__map *m, int lane, double s) {
+  double f;
+  for (double d = -3; d <= 3; d += 3) {
+    const dj__lane_point *p = dj__lane_at(m, lane, s + d, &f);
+    if (fabsf(p->curvature) > 1 / 50.0f || p->width < 1.9f) return false;
+  }
+  return true;
+}
+
 static void find_spots(dj__net *n) {
   const dj__map *m = n->map;
   int room[3] = {0};
@@ -96,7 +109,7 @@ static void find_spots(dj__net *n) {
         add_spot(&n->drive, &n->n_drive, &room[0], m, l, s);
     if (lane->type == DJ__LANE_PARKING)
       for (double s = 4; s < lane->length - 4; s += SPOT_PARK)
-        add_spot(&n->park, &n->n_park, &room[1], m, l, s);
+        if (may_park(m, l, s)) add_spot(&n->park, &n->n_park, &room[1], m, l, s);
     if (lane->type == DJ__LANE_SIDEWALK)
       for (double s = 1; s < lane->length - 1; s += SPOT_WALK)
         add_spot(&n->walk, &n->n_walk, &room[2], m, l, s);
@@ -212,13 +225,14 @@ dj_status dj__net_create(const dj__map *m, dj__net **out) {
   n->map = m;
   n->curve_speed = calloc((size_t)m->n_point + 1, sizeof *n->curve_speed);
   n->parting = calloc((size_t)m->n_conflict + 1, 1);
+  n->tight = calloc((size_t)m->n_lane + 1, 1);
   n->bike_t = calloc((size_t)m->n_lane + 1, sizeof *n->bike_t);
   n->crossing0 = calloc((size_t)m->n_lane + 2, sizeof *n->crossing0);
   n->lane_crossing = calloc((size_t)m->n_crossing_lane + 1, sizeof *n->lane_crossing);
   n->walk_head = calloc((size_t)m->n_lane + 1, sizeof *n->walk_head);
   dj_status s = DJ_OK;
-  if (!n->curve_speed || !n->parting || !n->bike_t || !n->crossing0 || !n->lane_crossing ||
-      !n->walk_head)
+  if (!n->curve_speed || !n->parting || !n->bike_t || !n->tight || !n->crossing0 ||
+      !n->lane_crossing || !n->walk_head)
     s = dj_error(DJ_E_NOMEM, "no memory for traffic's view of the map");
   if (!s) {
     find_curve_speeds(n);
@@ -244,6 +258,7 @@ void dj__net_release(dj__net *n) {
   if (!n || __atomic_sub_fetch(&n->references, 1, __ATOMIC_ACQ_REL) > 0) return;
   free(n->curve_speed);
   free(n->parting);
+  free(n->tight);
   free(n->bike_t);
   free(n->crossing0);
   free(n->lane_crossing);

@@ -154,7 +154,7 @@ static bool spot_suits(const dj__traffic *t, int i, const dj__spot *p) {
   if (t->agents.kind[i] == DJ__CYCLIST)
     return l->right < 0 && l->zone != DJ__ZONE_MOTORWAY && l->speed_limit < 25;
   if (t->agents.kind[i] == DJ__BUS || t->agents.kind[i] == DJ__LORRY)
-    if (l->left >= 0 && l->right >= 0) return false;
+    if ((l->left >= 0 && l->right >= 0) || t->net->tight[p->lane]) return false;
   return l->n_succ > 0;
 }
 
@@ -223,7 +223,8 @@ static void park(dj__traffic *t, int i, dj__rng *r) {
     if (taken || (double)dj__width_at(t->map, p->lane, (double)p->s) < (double)a->width[i])
       continue;
     a->flags[i] |= DJ__AGENT_PARKED;
-    dj__agent_put(t, i, p->lane, (double)p->s, (double)dj__rng_uniform(r, -0.08f, 0.08f), 0);
+    double room = 0.5 * ((double)dj__width_at(t->map, p->lane, (double)p->s) - (double)a->width[i]);
+    dj__agent_put(t, i, p->lane, (double)p->s, -room * (double)dj__rng_uniform(r, 0.5f, 1), 0);
     t->mind[i].n_path = 0;
     return;
   }

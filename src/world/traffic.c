@@ -22,6 +22,8 @@ static void enter(dj__traffic *t, int i, int lane, double s, double lateral, flo
   touch(t, lane);
   const dj__agents *a = &t->agents;
   float half = 0.5f * a->length[i], side = 0.5f * a->width[i];
+  float slant = fabsf(t->mind[i].t_rate) / fmaxf(a->speed[i], 0.5f); /* stands askew */
+  side += half * fminf(slant, 0.4f);
   int k = t->n_entry++, *at = &t->lane_head[lane];
   dj__entry *e = &t->entry[k];
   *e = (dj__entry){.agent = i,
@@ -123,13 +125,15 @@ void dj__traffic_register(dj__traffic *t) {
 static int choose_next(dj__traffic *t, int i, int lane) {
   const dj__map *map = t->map;
   const dj__lane *l = &map->lane[lane];
-  int found[16], n = 0;
+  int found[16], n = 0, kind = t->agents.kind[i];
+  bool heavy = kind == DJ__BUS || kind == DJ__LORRY;
   for (int pass = 0; pass < 2 && n == 0; pass++)
     for (int k = 0; k < l->n_succ && n < 16; k++) {
       int next = dj__succ(map, lane, k);
       const dj__lane *x = &map->lane[next];
       if (x->type != DJ__LANE_DRIVING) continue;
       if (pass == 0 && (x->turn == DJ__TURN_BACK || x->n_succ == 0)) continue;
+      if (pass == 0 && heavy && t->net->tight[next]) continue;
       found[n++] = next;
     }
   if (n == 0) return -1;
@@ -185,7 +189,7 @@ static void look_at_lane(const dj__traffic *t, int i, int lane, double base, flo
   for (int k = t->lane_head[lane]; k >= 0; k = t->entry[k].next) {
     const dj__entry *e = &t->entry[k];
     if (e->agent == i || e->s < from || (e->s == from && e->agent < i)) continue;
-    if (e->rear > most) break;
+    if ((float)base + e->rear > most + 20) break;
     if (e->lo > hi || e->hi < lo) continue;
     float g = (float)base + e->rear - front;
     if (g < *gap) *gap = g, *speed = e->speed, *who = e->agent;
@@ -203,9 +207,9 @@ static void look_at_parting(const dj__traffic *t, int i, int lane, double base, 
     const dj__conflict *x = &t->map->conflict[c];
     for (int k = t->lane_head[x->lane]; k >= 0; k = t->entry[k].next) {
       const dj__entry *e = &t->entry[k];
-      if (e->agent == i || (double)e->rear > x->other_to) continue;
+      if (e->agent == i || (double)e->rear > x->other_to + 1.5) continue;
+      if ((float)base + e->s <= 0) continue; /* beside or behind */
       float g = (float)base + e->rear - front;
-      if (g < -front) continue; /* beside or behind */
       if (g < *gap) *gap = g, *speed = e->speed, *who = e->agent;
     }
   }
@@ -224,7 +228,7 @@ static float follow(dj__traffic *t, int i, float reach, float until) {
     float lo = fminf(fminf(at, goal), k ? m->t_rest : at) - side;
     float hi = fmaxf(fmaxf(at, goal), k ? m->t_rest : at) + side;
     look_at_lane(t, i, lane, base, lo, hi, reach, &gap, &speed, &who);
-    if (k && t->map->lane[lane].n_conflict) look_at_parting(t, i, lane, base, &gap, &speed, &who);
+    if (t->map->lane[lane].n_conflict) look_at_parting(t, i, lane, base, &gap, &speed, &who);
     if (who >= 0) break;
     base += t->map->lane[lane].length;
   }
@@ -236,11 +240,9 @@ static float follow(dj__traffic *t, int i, float reach, float until) {
 /* The last lane of the path has no other after it. */
 static float lane_end(const dj__traffic *t, int i) {
   const dj__mind *m = &t->mind[i];
-  int last = m->path[m->n_path - 1];
   if (m->n_path == DJ__PATH) return 1e9f;
   double left = -(double)t->agents.s[i];
   for (int k = 0; k < m->n_path; k++) left += t->map->lane[m->path[k]].length;
-  (void)last;
   return dj__idm_follow(m, t->agents.speed[i], (float)left - 0.5f * t->agents.length[i], 0, m->gap);
 }
 
@@ -254,11 +256,13 @@ static void decide(dj__traffic *t, int i) {
   float acc = dj__idm_free(m, v, m->v_free);
   float junction = dj__junctions_decide(t, i, reach, &until);
   float leader = follow(t, i, reach, until), person = dj__people_decide(t, i, reach);
-  float end = lane_end(t, i);
+  float end = lane_end(t, i), bump = dj__bumper(t, i);
   if (junction < acc) acc = junction;
   if (leader < acc) acc = leader, m->stop_reason = DJ__REASON_LEADER;
   if (person < acc) acc = person, m->stop_reason = DJ__REASON_PERSON;
   if (end < acc) acc = end, m->stop_reason = DJ__REASON_END;
+  m->bumped = bump < 0 ? m->bumped + (float)DJ__WORLD_DT : fmaxf(m->bumped - 0.01f, 0);
+  if (bump < acc) acc = bump, m->stop_reason = DJ__REASON_LEADER;
   if (m->role == DJ__ROLE_BRAKE || m->role == DJ__ROLE_STAND) acc = fminf(acc, m->role_value);
   float hardest = -0.9f * 9.81f * (float)t->friction;
   t->plan[i] = dj__clampf(acc, hardest, m->accel);
@@ -339,6 +343,8 @@ static void move(dj__traffic *t, int i) {
   a->speed[i] = v1;
   a->accel[i] = acc;
   m->still = v1 < 0.1f ? m->still + dt : 0;
+  m->push = m->push > 0 ? m->push - dt : 0;
+  if (m->bumped > 8) m->push = 4, m->bumped = 0;
   pass_on(t, i);
   dj__lateral_move(t, i);
   dj__holds_release(t, i);

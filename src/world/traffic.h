@@ -53,6 +53,7 @@ typedef struct dj__net {
   const dj__map *map;
   float *curve_speed; /* (n_point) m/s that 1 m/s^2 sideways allows, braking ahead in mind */
   uint8_t *parting;   /* (n_conflict) both come from the same lane */
+  uint8_t *tight;     /* (n_lane) a bend too narrow for lorries and buses */
   float *bike_t;      /* (n_lane) where a cyclist rides: m left of the lane's middle */
   int *crossing0;     /* (n_lane + 1) into lane_crossing */
   dj__lane_crossing *lane_crossing;
@@ -104,6 +105,7 @@ typedef struct dj__mind {
   int leader;                         /* whom it follows, or -1 */
   float leader_gap, v_free;           /* m, m/s */
   int blinks;                         /* lamps of turns ahead */
+  float bumped, push;                 /* s that it goes on although others are close */
   int stop_reason;                    /* dj__reason of what holds it back */
   /* events */
   int role, event; /* dj__role; index of its event, or -1 */
@@ -229,6 +231,8 @@ void dj__pedestrians_move(dj__traffic *t);
 float dj__people_decide(dj__traffic *t, int i, float reach); /* who is on the way of vehicle i */
 
 /* collision.c */
+/* The last resort: brakes when i is about to run into whoever is ahead of it, lane or not. */
+float dj__bumper(const dj__traffic *t, int i);
 void dj__traffic_hash(dj__traffic *t);
 int dj__hash_near(const dj__traffic *t, double x, double y, double reach, int *out, int max);
 

@@ -127,7 +127,9 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
   const dj__mind *m = &t->mind[q->i];
   float in = (float)(q->base + c->from) - q->half, out = (float)(q->base + c->to) + q->half;
   float soon = dj__travel_time(in, q->v, m->accel, m->v_free);
-  float late = dj__travel_time(out, q->v, 0.7f * m->accel, fmaxf(0.9f * m->v_free, 1));
+  /* where both go on in one lane it is enough to be well in it: the other one follows */
+  float past = c->merge ? fminf(out, in + 2 * q->half + 4 * m->scale) : out;
+  float late = dj__travel_time(past, q->v, 0.7f * m->accel, fmaxf(0.9f * m->v_free, 1));
   float my_end = (float)(q->base + t->map->lane[m->path[q->k]].length);
   for (int k = t->intent_head[c->lane]; k >= 0; k = t->intent[k].next) {
     if (t->intent[k].agent == q->i) continue;
@@ -136,11 +138,12 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
     if (o.sure) {
       if (o.late + 0.5f < soon) continue;
       if (c->merge && o.in <= 0 && o.to_end < my_end - q->half) continue; /* is followed */
+      if (late + GAP + 0.5f < o.soon) continue;
       return false;
     }
     if (!c->yield || held_by_light(t, o.agent, c->lane)) continue;
     const dj__mind *u = &t->mind[o.agent];
-    if (!dj__is_external(t, o.agent) && o.v < 0.3f && u->wait > 2 && m->wait > 3) continue;
+    if (!dj__is_external(t, o.agent) && o.v < 0.3f && u->still > 3 && m->wait > 3) continue;
     if (dj__is_external(t, o.agent) && o.v < 0.1f && m->wait > 6) continue;
     if (late + GAP < o.soon) continue;
     return false;
@@ -173,7 +176,7 @@ static bool exit_room(const dj__traffic *t, const asking *q, double zone_end) {
     for (int e = t->lane_head[m->path[k]]; e >= 0; e = t->entry[e].next) {
       const dj__entry *x = &t->entry[e];
       int u = x->agent;
-      if (u == q->i || x->hi < -1.5f || x->lo > 1.5f) continue;
+      if (u == q->i || x->hi < -1.5f || x->lo > 1.5f || (float)base + x->s <= 0) continue;
       float rear = (float)base + x->rear;
       if (k == q->k && rear < (float)zone_end && dj__holds(&t->mind[u], m->path[k]) &&
           t->agents.speed[u] > 2)
@@ -185,6 +188,21 @@ static bool exit_room(const dj__traffic *t, const asking *q, double zone_end) {
     base += t->map->lane[m->path[k]].length;
   }
   return true;
+}
+
+/* Someone stands at the beginning of a lane that parts from this one. */
+static bool beginning_blocked(const dj__traffic *t, int i, int lane) {
+  const dj__lane *l = &t->map->lane[lane];
+  for (int n = l->conflict0; n < l->conflict0 + l->n_conflict; n++) {
+    const dj__conflict *c = &t->map->conflict[n];
+    if (!t->net->parting[n]) continue;
+    for (int k = t->lane_head[c->lane]; k >= 0; k = t->entry[k].next) {
+      const dj__entry *e = &t->entry[k];
+      if (e->agent != i && e->speed < 2 && e->front > 0 && (double)e->rear < c->other_to + 1.5)
+        return true;
+    }
+  }
+  return false;
 }
 
 static double last_shared(const dj__traffic *t, int lane) {
@@ -213,6 +231,7 @@ static dj__reason may_pass(const dj__traffic *t, asking q, int *last) {
     int lane = m->path[k];
     const dj__lane *l = &map->lane[lane];
     if (room-- <= 0) return DJ__REASON_YIELD;
+    if (beginning_blocked(t, q.i, lane)) return DJ__REASON_EXIT;
     asking one = {q.i, k, base, q.v, q.half};
     for (int c = l->conflict0; c < l->conflict0 + l->n_conflict; c++)
       if (!t->net->parting[c] && !conflict_free(t, &one, &map->conflict[c]))
@@ -247,11 +266,13 @@ static float wait_inside(const dj__traffic *t, const asking *q) {
     if (t->net->parting[n]) continue;
     float in = (float)(q->base + c->from) - q->half, out = (float)(q->base + c->to) + q->half;
     if (out < 0) continue;
+    float late_out = dj__travel_time(out, q->v, 0.7f * m->accel, fmaxf(0.9f * m->v_free, 1));
     for (int k = t->intent_head[c->lane]; k >= 0; k = t->intent[k].next) {
       if (t->intent[k].agent == q->i) continue;
       other o = see_other(t, &t->intent[k], c);
       bool external = dj__is_external(t, o.agent);
-      if (o.out <= 0 || !o.sure || (!external && o.order > mine)) continue;
+      bool first = external || o.order < mine || (o.in <= 0 && in > 0);
+      if (o.out <= 0 || !o.sure || !first) continue;
       float u_half = 0.5f * t->agents.length[o.agent];
       if (c->merge && o.to_end < my_end) {
         float gap = my_end - o.to_end - q->half - u_half;
@@ -260,6 +281,7 @@ static float wait_inside(const dj__traffic *t, const asking *q) {
         continue;
       }
       if (in < -0.3f) continue; /* in it already: the other one sees that */
+      if (late_out + 0.5f * GAP < o.soon) continue;
       if (o.late + 0.3f < dj__travel_time(in, q->v, m->accel, m->v_free)) continue;
       acc = fminf(acc, dj__idm_follow(m, q->v, in, 0, 0.7f * m->scale));
     }
@@ -290,6 +312,15 @@ static dj__reason line_allows(const dj__traffic *t, const asking *q, float gap) 
   return DJ__REASON_LIGHT;
 }
 
+/* Whoever is ahead in the queue asks first: a right that cannot be used only keeps others away. */
+static bool behind_someone(const dj__traffic *t, int i, float gap) {
+  const dj__mind *m = &t->mind[i];
+  int j = m->leader;
+  if (j < 0 || dj__is_external(t, j) || !dj__is_rider(&t->agents, j)) return false;
+  if (m->leader_gap + t->agents.length[j] > gap + 1) return false; /* over the line */
+  return free_holds(&t->mind[j]) == DJ__HOLD;
+}
+
 float dj__junctions_decide(dj__traffic *t, int i, float reach, float *until) {
   dj__mind *m = &t->mind[i];
   const dj__map *map = t->map;
@@ -311,7 +342,9 @@ float dj__junctions_decide(dj__traffic *t, int i, float reach, float *until) {
       dj__reason no = gap > -1.5f ? line_allows(t, &q, gap) : DJ__REASON_NONE;
       if (held && no == DJ__REASON_LIGHT && gap > 0 && q.v * q.v < 2 * 3.0f * gap)
         drop(t, i, lane), held = false;
-      if (!held && gap > ask) break;
+      /* who cannot go although it may gives the right back, so that others can */
+      if (held && m->still > 3 && q.base + shared - q.half > 0.1) drop(t, i, lane), held = false;
+      if (!held && (gap > ask || behind_someone(t, i, gap))) break;
       if (!held && gap < 4 * m->scale && q.v < 0.5f) waits = true;
       int last = q.k;
       if (!held && !no && gap > -1.5f) no = may_pass(t, q, &last);

@@ -231,29 +231,52 @@ static bool left_allowed(dj__traffic *t, int i, float goal, const obstacle *o) {
   return oncoming_free(t, i, l->opposite, near, far, time, 0);
 }
 
-/* Rides in the lane's middle through junctions, at the edge elsewhere. */
-static float rest_place(const dj__traffic *t, int i) {
+/* m from its middle to the next junction lane on its way. */
+static float junction_ahead(const dj__traffic *t, int i) {
   const dj__mind *m = &t->mind[i];
   const dj__map *map = t->map;
-  if (t->agents.kind[i] != DJ__CYCLIST) return m->t_rest;
+  float base = -t->agents.s[i];
+  for (int k = 0; k < m->n_path && base < 100; k++) {
+    if (map->lane[m->path[k]].n_conflict) return base;
+    base += (float)map->lane[m->path[k]].length;
+  }
+  return 1e9f;
+}
+
+/* Rides in the lane's middle through junctions, at the edge elsewhere. */
+static float rest_place(const dj__traffic *t, int i) {
   int lane = t->agents.lane[i];
-  if (map->lane[lane].n_conflict || map->lane[lane].junction >= 0) return 0;
-  if (m->n_path > 1 && map->lane[m->path[1]].n_conflict && left_of_lane(t, i) < 25) return 0;
+  if (t->agents.kind[i] != DJ__CYCLIST) return t->mind[i].t_rest;
+  if (t->map->lane[lane].junction >= 0 || junction_ahead(t, i) < 25) return 0;
   return t->net->bike_t[lane];
+}
+
+static bool side_free_on(const dj__traffic *t, int i, int lane, float base, float lo, float hi) {
+  const dj__agents *a = &t->agents;
+  float half = 0.5f * a->length[i];
+  for (int k = t->lane_head[lane]; k >= 0; k = t->entry[k].next) {
+    const dj__entry *e = &t->entry[k];
+    if (e->agent == i || e->lo > hi || e->hi < lo) continue;
+    float closing = fmaxf(e->speed - a->speed[i], 0), s = base + e->s;
+    float safe = 1.5f + closing * closing / 3 + closing;
+    if (s < 0 && base + e->front + safe > -half) return false;
+    if (s >= 0 && base + e->rear < half + 0.5f) return false;
+  }
+  return true;
 }
 
 /* Nobody beside or close behind within the sideways stretch that a shift would newly take. */
 static bool side_free(const dj__traffic *t, int i, float goal) {
   const dj__agents *a = &t->agents;
-  float half = 0.5f * a->length[i], side = 0.5f * a->width[i] + 0.2f * t->mind[i].scale;
+  const dj__map *m = t->map;
+  int lane = a->lane[i];
+  float side = 0.5f * a->width[i] + 0.25f * t->mind[i].scale, at = a->s[i];
   float lo = fminf(goal, a->t[i]) - side, hi = fmaxf(goal, a->t[i]) + side;
-  for (int k = t->lane_head[a->lane[i]]; k >= 0; k = t->entry[k].next) {
-    const dj__entry *e = &t->entry[k];
-    if (e->agent == i || e->lo > hi || e->hi < lo) continue;
-    float closing = fmaxf(e->speed - a->speed[i], 0);
-    if (e->s < a->s[i] && e->front + 1.5f + closing * closing / 4 + 0.8f * closing > a->s[i] - half)
-      return false;
-    if (e->s >= a->s[i] && e->rear < a->s[i] + half + 0.5f) return false;
+  if (fabsf(goal - a->t[i]) < 0.1f) return true;
+  if (!side_free_on(t, i, lane, -at, lo, hi)) return false;
+  for (int p = 0; p < m->lane[lane].n_pred && at < 40; p++) {
+    int before = dj__pred(m, lane, p);
+    if (!side_free_on(t, i, before, -at - (float)m->lane[before].length, lo, hi)) return false;
   }
   return true;
 }
@@ -284,7 +307,10 @@ static void place(dj__traffic *t, int i) {
       else if (left_allowed(t, i, left, &o))
         goal = left;
     }
-  if (fabsf(goal - m->t_goal) > 0.05f && side_free(t, i, goal)) m->t_goal = goal;
+  if (side_free(t, i, goal))
+    m->t_goal = goal;
+  else if (!side_free(t, i, m->t_goal))
+    m->t_goal = a->t[i]; /* stays where it is until there is room */
 }
 
 void dj__lanes_decide(dj__traffic *t, int i) {
