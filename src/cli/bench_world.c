@@ -47,7 +47,7 @@ static void time_steps(double seconds, double each, void (*step)(void *data), vo
 }
 
 static dj_status town(dj__map **m) {
-  return dj__map_generate(&(dj__town_config){.seed = 7, .style = DJ__TOWN_MIXED, .hills = -1}, m);
+  return dj__map_generate(&(dj__town_config){.seed = 7, .style = DJ__TOWN_GRID, .hills = -1}, m);
 }
 
 /* ---- many worlds at once ---- */
