@@ -38,6 +38,8 @@ typedef struct dj__rig {
  * "three", "ring6" (nuScenes-like). Anything with a '/' or ending in .yaml is a file. */
 dj_status dj__rig_find(const char *name_or_path, dj__rig *rig);
 dj_status dj__rig_read(const char *path, dj__rig *rig); /* errors with file and line */
+/* `file` stands for the text in messages. */
+dj_status dj__rig_parse(const char *text, size_t size, const char *file, dj__rig *rig);
 const char *const *dj__rig_names(int *n);
 
 /* ---- a scene: what is drawn, a copy of what cameras need of the world's state ---- */
@@ -126,5 +128,16 @@ dj_status dj__render_view(dj__renderer *r, const dj__scene *s, const double posi
 dj_status dj__render_begin(dj__renderer *r, const dj__scene *s, const dj__scene *next,
                            const dj__rig *rig);
 dj_status dj__render_end(dj__renderer *r, dj__picture *out);
+
+/* ---- pictures for people ---- */
+/* Writes a picture's colours, atomically. Errors: DJ_E_IO, DJ_E_NOMEM, DJ_E_NO_SPACE. */
+dj_status dj__picture_write_png(const dj__picture *p, const char *path);
+/* Colours of a layer for looking at: depth from near (bright) to far, classes in Cityscapes'
+ * colours, instances in colours of their own, flow by direction and speed. rgb (height, width, 3).
+ * Errors: DJ_E_INVALID if the picture has no such layer. `layer` 0: the colours themselves. */
+dj_status dj__picture_colour(const dj__picture *p, uint32_t layer, uint8_t *rgb);
+/* One PNG of several pictures: a row each, columns for colour and every layer in `layers` that it
+ * has, 4 pixels apart. */
+dj_status dj__pictures_write_png(const dj__picture *p, int n, uint32_t layers, const char *path);
 
 #endif

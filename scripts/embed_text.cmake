@@ -1,0 +1,16 @@
+# Writes text files into one C source: a table of name and content.
+# Use: cmake -DOUT=file.c -DHEADER=x.h -DTABLE=dj__rig_files "-DFILES=a.yaml;b.yaml" -P embed_text.cmake
+set(code "/* Made by scripts/embed_text.cmake; do not edit. */\n#include \"${HEADER}\"\n")
+set(table "")
+set(count 0)
+foreach(f ${FILES})
+  get_filename_component(name ${f} NAME_WE)
+  file(READ ${f} hex HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+  string(APPEND code "static const char f_${name}[] = {${bytes}0};\n")
+  string(APPEND table "  {\"${name}\", f_${name}},\n")
+  math(EXPR count "${count} + 1")
+endforeach()
+string(APPEND code "const dj__embedded_text ${TABLE}[] = {\n${table}};\n")
+string(APPEND code "const int ${TABLE}_n = ${count};\n")
+file(WRITE ${OUT} "${code}")

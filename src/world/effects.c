@@ -1,0 +1,248 @@
+/*
+ * What is laid over a view: shadows of moving things on the ground, glows of lamps at night, rain.
+ * All are soft triangles, worked out on the processor for what is near.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "world/render_internal.h"
+
+static void corner(dj__renderer *r, const double p[3], const uint8_t c[4], double u, double v) {
+  if (r->n_stream == r->cap_stream) {
+    int cap = r->cap_stream ? 2 * r->cap_stream : 4096;
+    dj__stream_vertex *q = realloc(r->stream, (size_t)cap * sizeof *q);
+    if (!q) return; // a glow less
+    r->stream = q;
+    r->cap_stream = cap;
+  }
+  dj__stream_vertex *o = &r->stream[r->n_stream++];
+  for (int k = 0; k < 3; k++) o->p[k] = (float)p[k];
+  memcpy(o->c, c, 4);
+  o->uv[0] = (float)u;
+  o->uv[1] = (float)v;
+}
+
+static double cross2(const double o[2], const double a[2], const double b[2]) {
+  return (a[0] - o[0]) * (b[1] - o[1]) - (a[1] - o[1]) * (b[0] - o[0]);
+}
+static int by_x(const void *a, const void *b) {
+  const double *p = a, *q = b;
+  return p[0] < q[0] ? -1 : p[0] > q[0] ? 1 : p[1] < q[1] ? -1 : p[1] > q[1];
+}
+/* Convex hull (Andrew's monotone chain), counter-clockwise. out has room for 2 n. */
+static int hull(double (*p)[2], int n, double (*out)[2]) {
+  qsort(p, (size_t)n, sizeof *p, by_x);
+  int k = 0;
+  for (int i = 0; i < n; i++) {
+    while (k >= 2 && cross2(out[k - 2], out[k - 1], p[i]) <= 0) k--;
+    memcpy(out[k++], p[i], sizeof *out);
+  }
+  for (int i = n - 2, low = k + 1; i >= 0; i--) {
+    while (k >= low && cross2(out[k - 2], out[k - 1], p[i]) <= 0) k--;
+    memcpy(out[k++], p[i], sizeof *out);
+  }
+  return k - 1;
+}
+
+/* A polygon on the ground round (0, 0) of the actor, with a soft rim of `soft` m. */
+static void blot(dj__renderer *r, const dj__view *v, const dj__actor *a, double (*h)[2], int n,
+                 double soft, uint8_t dark) {
+  const uint8_t c[4] = {0, 0, 0, dark};
+  double slope = tan(a->pitch), cy = cos(a->yaw), sy = sin(a->yaw), mx = 0, my = 0;
+  for (int k = 0; k < n; k++) mx += h[k][0] / n, my += h[k][1] / n;
+  double in[16][3], out[16][3];
+  for (int k = 0; k < n && k < 16; k++) {
+    double dx = h[k][0] - mx, dy = h[k][1] - my, l = hypot(dx, dy) + 1e-9;
+    double grow[2] = {fmax(0.3, 1 - soft / l), 1 + soft / l};
+    for (int j = 0; j < 2; j++) {
+      double *o = j ? out[k] : in[k];
+      double x = mx + dx * grow[j], y = my + dy * grow[j];
+      o[0] = a->x + x - v->pose.p[0];
+      o[1] = a->y + y - v->pose.p[1];
+      o[2] = a->z + 0.02 - slope * (x * cy + y * sy) - v->pose.p[2];
+    }
+  }
+  for (int k = 1; k + 1 < n; k++) {
+    corner(r, in[0], c, 0, 0);
+    corner(r, in[k], c, 0, 0);
+    corner(r, in[k + 1], c, 0, 0);
+  }
+  for (int k = 0; k < n; k++) {
+    int j = (k + 1) % n;
+    corner(r, in[k], c, 0, 0);
+    corner(r, out[k], c, 0, 1);
+    corner(r, out[j], c, 0, 1);
+    corner(r, in[k], c, 0, 0);
+    corner(r, out[j], c, 0, 1);
+    corner(r, in[j], c, 0, 0);
+  }
+}
+
+static void actor_shadow(dj__renderer *r, const dj__view *v, const dj__sky *k, const dj__actor *a) {
+  double c = cos(a->yaw), s = sin(a->yaw);
+  double lift = a->kind == DJ__PEDESTRIAN || a->height < 0.4 ? 0 : 0.15;
+  double p[8][2], h[20][2], base[4][2];
+  for (int i = 0; i < 8; i++) {
+    double top = i & 4 ? 1 : 0, z = top * a->height + (1 - top) * lift;
+    double narrow = i & 4 ? (a->kind <= DJ__CAR ? 0.62 : 0.92) : 0.98; // roofs are smaller
+    double x = (i & 1 ? 0.5 : -0.5) * a->length * narrow,
+           y = (i & 2 ? 0.5 : -0.5) * a->width * 0.96;
+    p[i][0] = c * x - s * y - k->sun[0] / k->sun[2] * z;
+    p[i][1] = s * x + c * y - k->sun[1] / k->sun[2] * z;
+    if (i < 4) {
+      base[i][0] = c * x - s * y;
+      base[i][1] = s * x + c * y;
+    }
+  }
+  double contact = fmin(0.55, 0.25 + 0.3 * (1 - k->shadow)); // what the sky does not reach
+  int n = hull(base, 4, h);
+  blot(r, v, a, h, n, fmin(0.45, 0.35 * a->width), (uint8_t)(255 * contact));
+  if (k->shadow < 0.05f) return;
+  n = hull(p, 8, h);
+  double dark = 1 - sqrt(1 - 0.92 * k->shadow); // pictures are square roots of light
+  blot(r, v, a, h, n, 0.07, (uint8_t)(255 * dark));
+}
+
+/* A disc that faces the camera. */
+static void disc(dj__renderer *r, const dj__view *v, const double at[3], double radius,
+                 const uint8_t c[4]) {
+  double d[3];
+  for (int k = 0; k < 3; k++) d[k] = at[k] - v->pose.p[k];
+  const double *R = v->pose.R;
+  double p[4][3];
+  for (int q = 0; q < 4; q++) {
+    double x = q == 0 || q == 3 ? -radius : radius, y = q < 2 ? -radius : radius;
+    for (int k = 0; k < 3; k++) p[q][k] = d[k] + R[k] * x + R[3 + k] * y;
+  }
+  static const int order[6] = {0, 1, 2, 0, 2, 3};
+  for (int q = 0; q < 6; q++) {
+    int i = order[q];
+    corner(r, p[i], c, i == 0 || i == 3 ? -1 : 1, i < 2 ? -1 : 1);
+  }
+}
+
+/* The lamp's glow, and on wet roads its mirror image. */
+static void glow(dj__renderer *r, const dj__view *v, const dj__sky *k, const double at[3],
+                 double radius, double ground, const uint8_t c[4]) {
+  double dx = at[0] - v->pose.p[0], dy = at[1] - v->pose.p[1], d = hypot(dx, dy);
+  if (d > 260) return;
+  double through = exp(-k->density * d);
+  uint8_t faded[4] = {c[0], c[1], c[2], (uint8_t)(c[3] * through)};
+  disc(r, v, at, radius * (1 + 0.012 * d), faded);
+  if (k->wet < 0.2f) return;
+  faded[3] = (uint8_t)(faded[3] * 0.35 * k->wet);
+  double eye = v->pose.p[2] - ground, up = at[2] - ground, share = eye / fmax(eye + up, 0.1);
+  double foot[3] = {v->pose.p[0] + dx * share, v->pose.p[1] + dy * share, ground + 0.05};
+  disc(r, v, foot, fmin(radius * 2.2, 0.3 * d), faded);
+}
+
+static void beam_on_road(dj__renderer *r, const dj__view *v, const dj__actor *a, double strength) {
+  double c = cos(a->yaw), s = sin(a->yaw), slope = tan(a->pitch);
+  uint8_t k[4] = {255, 244, 215, (uint8_t)(255 * strength)};
+  static const double q[4][4] = {
+      {0, -1.2, 0.15, -1}, {0, 1.2, 0.15, 1}, {17, 4.5, 1.0, 1}, {17, -4.5, 1.0, -1}};
+  static const int order[6] = {0, 1, 2, 0, 2, 3};
+  for (int i = 0; i < 6; i++) {
+    const double *p = q[order[i]];
+    double x = 0.5 * a->length + p[0], y = p[1];
+    double at[3] = {a->x + c * x - s * y - v->pose.p[0], a->y + s * x + c * y - v->pose.p[1],
+                    a->z + 0.03 - slope * x - v->pose.p[2]};
+    corner(r, at, k, p[3] * 0.85, p[2] * 1.5 - 0.55);
+  }
+}
+
+static void actor_glows(dj__renderer *r, const dj__view *v, const dj__sky *k, const dj__actor *a) {
+  if (a->kind > DJ__CYCLIST) return;
+  static const uint8_t white[4] = {255, 240, 205, 190}, red[4] = {255, 22, 12, 130};
+  double c = cos(a->yaw), s = sin(a->yaw);
+  bool narrow = a->kind == DJ__MOTORCYCLE || a->kind == DJ__CYCLIST;
+  double ex = v->pose.p[0] - a->x, ey = v->pose.p[1] - a->y, front = ex * c + ey * s;
+  for (int side = -1; side <= 1; side += 2) {
+    if (narrow && side > 0) break;
+    double y = narrow ? 0 : side * 0.38 * a->width, z = a->z + (narrow ? 0.9 : 0.62);
+    double x = front > 0 ? 0.5 * a->length + 0.05 : -0.5 * a->length - 0.05;
+    double at[3] = {a->x + c * x - s * y, a->y + s * x + c * y, z};
+    if (front > 0 && a->lamps & DJ__LAMP_HEAD) glow(r, v, k, at, 0.45, a->z, white);
+    if (front <= 0 && a->lamps & (DJ__LAMP_HEAD | DJ__LAMP_BRAKE))
+      glow(r, v, k, at, a->lamps & DJ__LAMP_BRAKE ? 0.42 : 0.25, a->z, red);
+  }
+}
+
+static void rain(dj__renderer *r, const dj__view *v, const dj__scene *s, float amount) {
+  int n = (int)(260 * amount);
+  double fall = 8.5, box = 9; // m/s, m a side
+  uint8_t c[4] = {205, 212, 222, 80};
+  double drift = 0.12 * s->weather.wind;
+  for (int k = 0; k < n; k++) {
+    dj__u32x4 x = dj__philox(77, (uint64_t)k, 0);
+    double p[3];
+    for (int i = 0; i < 3; i++) { // a box that wraps round the camera
+      double base = dj__u01(x.v[i]) * box;
+      double moved = i == 2 ? base - fall * s->time : base;
+      double off = fmod(moved - v->pose.p[i], box);
+      p[i] = (off < 0 ? off + box : off) - 0.5 * box;
+    }
+    const double *R = v->pose.R;
+    double z = p[0] * R[6] + p[1] * R[7] + p[2] * R[8];
+    if (z < 0.6) continue;
+    double w = 0.004 + 0.0012 * z, length = 0.35;
+    double low[3] = {p[0] - drift * length, p[1], p[2] - length};
+    for (int i = 0; i < 3; i++)
+      low[i] -= 0.018 * s->speed * (i == 0 ? cos(s->yaw) : i == 1 ? sin(s->yaw) : 0);
+    double a[3], b[3], d[3], e[3];
+    for (int i = 0; i < 3; i++) {
+      a[i] = p[i] - R[i] * w;
+      b[i] = p[i] + R[i] * w;
+      d[i] = low[i] - R[i] * w;
+      e[i] = low[i] + R[i] * w;
+    }
+    corner(r, a, c, -1, 0);
+    corner(r, b, c, 1, 0);
+    corner(r, e, c, 1, 0);
+    corner(r, a, c, -1, 0);
+    corner(r, e, c, 1, 0);
+    corner(r, d, c, -1, 0);
+  }
+}
+
+static bool in_front(const dj__view *v, const double p[3], double margin) {
+  double z = 0;
+  for (int k = 0; k < 3; k++) z += v->pose.R[6 + k] * (p[k] - v->pose.p[k]);
+  return z > -margin;
+}
+
+void dj__effects(dj__renderer *r, const dj__scene *s, const dj__view *v, const dj__sky *k,
+                 dj__range range[3]) {
+  r->n_stream = 0;
+  for (int i = 0; i < s->n_actor; i++) {
+    const dj__actor *a = &s->actor[i];
+    double at[3] = {a->x, a->y, a->z}, d = hypot(a->x - v->pose.p[0], a->y - v->pose.p[1]);
+    if (d > 90 || !in_front(v, at, 10)) continue;
+    actor_shadow(r, v, k, a);
+  }
+  range[0] = (dj__range){0, r->n_stream};
+  if (k->night > 0.05f && !r->indoor) {
+    for (int i = 0; i < s->n_actor; i++) {
+      const dj__actor *a = &s->actor[i];
+      double at[3] = {a->x, a->y, a->z};
+      if (a->id == s->ego_id || a->flags & DJ__AGENT_PARKED || !in_front(v, at, 15)) continue;
+      if (a->lamps & DJ__LAMP_HEAD && a->kind <= DJ__BUS &&
+          hypot(a->x - v->pose.p[0], a->y - v->pose.p[1]) < 90)
+        beam_on_road(r, v, a, 0.30 * k->night);
+      actor_glows(r, v, k, a);
+    }
+    static const uint8_t lamp[4] = {255, 214, 150, 150};
+    for (int i = 0; i < r->n_lamp; i++) {
+      const dj__lamp *l = &r->lamp[i];
+      double at[3] = {l->x, l->y, l->z};
+      if (!in_front(v, at, 0)) continue;
+      glow(r, v, k, at, 0.55, l->z - 6.5, lamp);
+    }
+  }
+  range[1] = (dj__range){range[0].count, r->n_stream - range[0].count};
+  int before = r->n_stream;
+  if (s->weather.rain > 0.02f && !r->indoor) rain(r, v, s, s->weather.rain);
+  range[2] = (dj__range){before, r->n_stream - before};
+}
