@@ -17,12 +17,6 @@ dj_status dj__case_map(const dj__case *c, dj__map **m) {
   return s ? dj_error_context(s, "case %s", c->name) : DJ_OK;
 }
 
-bool dj__case_same_map(const dj__case *a, const dj__case *b) {
-  if (a->xodr[0] || b->xodr[0]) return !strcmp(a->xodr, b->xodr);
-  return a->town.seed == b->town.seed && a->town.style == b->town.style &&
-         a->town.size == b->town.size && a->town.hills == b->town.hills;
-}
-
 /* A route that meets lights after at least 60 m, so that they can turn red in time. */
 static bool meets_lights(const dj__map *m, const dj__route *r) {
   double s = -r->start;

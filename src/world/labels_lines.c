@@ -151,7 +151,7 @@ static dj_status add_edge(dj__lines *l, const dj__lane *lane, double side) {
     double t = side > 0 ? p->left : p->right, v[3], outside[3];
     beside(p, side * t, v);
     beside(p, side * (t + l->beyond), outside);
-    if (dj__map_drivable(l->map, outside[0], outside[1], false))
+    if (dj__map_drivable(l->map, outside[0], outside[1], true))
       DJ_TRY(end_run(l, DJ_LINE_ROAD_EDGE, as, false));
     else
       DJ_TRY(add_point(l, v));

@@ -42,6 +42,11 @@ static const char *kind_word(int kind) {
   return kind >= 0 && kind < DJ_N_AGENT_KINDS ? names[kind] : "vehicle";
 }
 
+// "a van", "another car" where the vehicle is one itself.
+static const char *article(const dj__moment *m, int kind) {
+  return kind == (int)m->kind ? "another" : "a";
+}
+
 // ---- weather and road --------------------------------------------------------------------------
 
 static void say_weather(words *w, const dj__weather *k, bool indoors) {
@@ -138,7 +143,7 @@ static void say_standing(words *w, const dj__moment *m, const dj_agent *front, d
   if (front && front->kind == DJ_AGENT_PEDESTRIAN)
     say(w, "waits for a pedestrian");
   else if (front && gap < 8)
-    say(w, "stands behind a %s%s", kind_word(front->kind),
+    say(w, "stands behind %s %s%s", article(m, front->kind), kind_word(front->kind),
         m->light == DJ_LIGHT_RED && m->light_distance < 60 ? " at a red light" : "");
   else if (red)
     say(w, "waits at a red light");
@@ -177,7 +182,7 @@ static void say_moving(words *w, const dj__map *map, const dj__moment *m, const 
   else if (front && front->fixed)
     say(w, "comes near a %s at %.0f km/h", kind_word(front->kind), kmh);
   else if (front && !front->parked)
-    say(w, "follows a %s at %.0f km/h", kind_word(front->kind), kmh);
+    say(w, "follows %s %s at %.0f km/h", article(m, front->kind), kind_word(front->kind), kmh);
   else if (m->accel < -1.2)
     say(w, "slows down to %.0f km/h", kmh);
   else if (m->accel > 0.8)
@@ -196,7 +201,7 @@ static void say_light(words *w, const dj__moment *m) {
   say(w, " towards a %s light %.0f m ahead", names[m->light], m->light_distance);
 }
 
-static void say_event(words *w, const dj__moment *m, const dj_agents *a) {
+static void say_event(words *w, const dj__moment *m, const dj_agents *a, const dj_agent *front) {
   static const char *const does[DJ__N_EVENTS] = {[DJ__EVENT_CUT_IN] = "cuts in",
                                                  [DJ__EVENT_HARD_BRAKE] = "brakes hard",
                                                  [DJ__EVENT_JAYWALKER] = "walks onto the road",
@@ -208,8 +213,8 @@ static void say_event(words *w, const dj__moment *m, const dj_agents *a) {
     if (!does[m->event[i].kind] || !m->event[i].agent) continue;
     for (int k = 0; k < a->n; k++) {
       const dj_agent *g = &a->agents[k];
-      if (g->id != m->event[i].agent || hypotf(g->x, g->y) > 60) continue;
-      say(w, ", while a %s %s", kind_word(g->kind), does[m->event[i].kind]);
+      if (g->id != m->event[i].agent || hypotf(g->x, g->y) > 60 || g == front) continue;
+      say(w, ", while %s %s %s", article(m, g->kind), kind_word(g->kind), does[m->event[i].kind]);
       return;
     }
   }
@@ -235,6 +240,6 @@ void dj__label_sentence(const dj__map *map, const dj__moment *m, const dj_path *
     else
       say_light(&w, m);
   }
-  say_event(&w, m, agents);
+  say_event(&w, m, agents, front);
   say(&w, ".");
 }

@@ -512,6 +512,12 @@ dj_status dj__suite_read(const char *path, int64_t seed0, int limit, dj__suite *
   return st;
 }
 
+bool dj__case_same_map(const dj__case *a, const dj__case *b) {
+  if (a->xodr[0] || b->xodr[0]) return !strcmp(a->xodr, b->xodr);
+  return a->town.seed == b->town.seed && a->town.style == b->town.style &&
+         a->town.size == b->town.size && a->town.hills == b->town.hills;
+}
+
 void dj__suite_free(dj__suite *s) {
   free(s->cases);
   *s = (dj__suite){0};
