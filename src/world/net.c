@@ -26,6 +26,7 @@ static void find_curve_speeds(dj__net *n) {
       float braked = sqrtf(v * v + 2 * 0.6f * ds), bend = sqrtf(1 / (fabsf(p->curvature) + 1e-4f));
       v = braked < bend ? braked : bend;
       n->curve_speed[lane->point0 + k] = v;
+      n->bend[l] = fmaxf(n->bend[l], fabsf(p->curvature));
       /* what a box of 12 m sweeps: its width and length^2 / 8 R */
       if (fabsf(p->curvature) > fmaxf((p->width - 2.45f) / 18, lane->junction >= 0 ? 1 / 14.0f : 0))
         n->tight[l] = 1;
@@ -225,13 +226,14 @@ dj_status dj__net_create(const dj__map *m, dj__net **out) {
   n->map = m;
   n->curve_speed = calloc((size_t)m->n_point + 1, sizeof *n->curve_speed);
   n->parting = calloc((size_t)m->n_conflict + 1, 1);
+  n->bend = calloc((size_t)m->n_lane + 1, sizeof *n->bend);
   n->tight = calloc((size_t)m->n_lane + 1, 1);
   n->bike_t = calloc((size_t)m->n_lane + 1, sizeof *n->bike_t);
   n->crossing0 = calloc((size_t)m->n_lane + 2, sizeof *n->crossing0);
   n->lane_crossing = calloc((size_t)m->n_crossing_lane + 1, sizeof *n->lane_crossing);
   n->walk_head = calloc((size_t)m->n_lane + 1, sizeof *n->walk_head);
   dj_status s = DJ_OK;
-  if (!n->curve_speed || !n->parting || !n->bike_t || !n->tight || !n->crossing0 ||
+  if (!n->curve_speed || !n->parting || !n->bike_t || !n->tight || !n->bend || !n->crossing0 ||
       !n->lane_crossing || !n->walk_head)
     s = dj_error(DJ_E_NOMEM, "no memory for traffic's view of the map");
   if (!s) {
@@ -259,6 +261,7 @@ void dj__net_release(dj__net *n) {
   free(n->curve_speed);
   free(n->parting);
   free(n->tight);
+  free(n->bend);
   free(n->bike_t);
   free(n->crossing0);
   free(n->lane_crossing);

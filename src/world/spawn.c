@@ -51,7 +51,7 @@ static void give_temperament(dj__mind *m, dj__kind kind, dj__rng *r) {
   if (kind == DJ__MOTORCYCLE)
     m->t_rest = dj__rng_uniform(r, -0.5f, 0.5f);
   else if (kind <= DJ__BUS)
-    m->t_rest = dj__rng_uniform(r, -0.12f, 0.12f);
+    m->t_rest = heavy ? -0.1f : dj__rng_uniform(r, -0.2f, 0.08f);
   m->calm = dj__rng_uniform(r, 0, 1);
 }
 
@@ -259,6 +259,9 @@ static bool left_behind(const dj__traffic *t, int i) {
   if (m->event >= 0) return false;
   if (t->radius > 0 && d > t->radius) return true;
   bool hidden = out_of_sight(t, a->x[i], a->y[i]);
+  /* too long for what comes next */
+  bool heavy = a->kind[i] == DJ__BUS || a->kind[i] == DJ__LORRY;
+  if (hidden && heavy && m->n_path > 1 && t->net->bend[m->path[1]] > 1 / 11.0f) return true;
   /* the lane ends in nothing, or it stands for reasons that will not pass */
   return hidden && dj__is_rider(a, i) && m->still > 5 &&
          (m->stop_reason == DJ__REASON_END || m->still > 150);

@@ -88,6 +88,11 @@ static void register_one(dj__traffic *t, int i) {
   enter(t, i, lane, s, (double)a->t[i], a->speed[i]);
   if (m->role == DJ__ROLE_ONCOMING && t->n_entry > 0) /* its place in its own lane is kept */
     t->entry[t->n_entry - 1].lo = fminf(t->entry[t->n_entry - 1].lo, -1);
+  if (m->merges && a->speed[i] < 2.5f && t->n_entry > 0) { /* cyclists are let in */
+    dj__entry *e = &t->entry[t->n_entry - 1];
+    e->lo = fminf(e->lo, -0.3f);
+    e->hi = fmaxf(e->hi, 0.3f);
+  }
   enter_sides(t, i, lane, s);
   if (!dj__is_rider(a, i)) return;
   if (m->behind >= 0 && s - half < 0) {
@@ -137,7 +142,9 @@ static int choose_next(dj__traffic *t, int i, int lane) {
       found[n++] = next;
     }
   if (n == 0) return -1;
-  if (n == 1) return found[0];
+  for (int k = 1; k < n && heavy && t->net->bend[found[0]] > 1 / 14.0f; k++)
+    if (t->net->bend[found[k]] < t->net->bend[found[0]]) found[0] = found[k]; /* the widest */
+  if (n == 1 || (heavy && t->net->tight[found[0]])) return found[0];
   dj__mind *m = &t->mind[i];
   uint32_t r =
       dj__philox(t->seed, ((uint64_t)t->agents.id[i] << 32) | m->drawn++, DJ__RNG_TURN).v[0];
@@ -196,6 +203,32 @@ static void look_at_lane(const dj__traffic *t, int i, int lane, double base, flo
   }
 }
 
+/* While its box still lies (or already lies) on a lane beside, who is ahead there counts, too. */
+static void look_aside(const dj__traffic *t, int i, bool left, float lo, float hi, float most,
+                       float *gap, float *speed, int *who) {
+  const dj__map *map = t->map;
+  const dj__agents *a = &t->agents;
+  const dj__lane *l = &map->lane[a->lane[i]];
+  int other = left ? l->left : l->right;
+  bool oncoming = left && other < 0 && l->opposite >= 0;
+  if (oncoming) other = l->opposite;
+  if (other < 0) return;
+  float share = a->s[i] / (float)l->length, front = 0.5f * a->length[i];
+  float at = (float)map->lane[other].length * (oncoming ? 1 - share : share);
+  float apart = 0.5f * (dj__width_at(map, a->lane[i], (double)a->s[i]) +
+                        dj__width_at(map, other, (double)at));
+  for (int k = t->lane_head[other]; k >= 0; k = t->entry[k].next) {
+    const dj__entry *e = &t->entry[k];
+    if (e->agent == i) continue;
+    float elo = oncoming ? apart - e->hi : e->lo + (left ? apart : -apart);
+    float ehi = oncoming ? apart - e->lo : e->hi + (left ? apart : -apart);
+    float ahead = oncoming ? at - e->s : e->s - at;
+    if (ahead <= 0 || ahead > most || elo > hi || ehi < lo) continue;
+    float g = (oncoming ? at - e->front : e->rear - at) - front;
+    if (g < *gap) *gap = g, *speed = oncoming ? -e->speed : e->speed, *who = e->agent;
+  }
+}
+
 /* Lanes that part from the same one as `lane` share their beginning with it. */
 static void look_at_parting(const dj__traffic *t, int i, int lane, double base, float *gap,
                             float *speed, int *who) {
@@ -228,6 +261,10 @@ static float follow(dj__traffic *t, int i, float reach, float until) {
     float lo = fminf(fminf(at, goal), k ? m->t_rest : at) - side;
     float hi = fmaxf(fmaxf(at, goal), k ? m->t_rest : at) + side;
     look_at_lane(t, i, lane, base, lo, hi, reach, &gap, &speed, &who);
+    float half = k ? 1e9f : 0.5f * dj__width_at(t->map, lane, -base);
+    float margin = 0.15f * m->scale; /* of `side` */
+    if (lo + margin < -half) look_aside(t, i, false, lo, hi, reach, &gap, &speed, &who);
+    if (hi - margin > half) look_aside(t, i, true, lo, hi, reach, &gap, &speed, &who);
     if (t->map->lane[lane].n_conflict) look_at_parting(t, i, lane, base, &gap, &speed, &who);
     if (who >= 0) break;
     base += t->map->lane[lane].length;

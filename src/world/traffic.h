@@ -53,6 +53,7 @@ typedef struct dj__net {
   const dj__map *map;
   float *curve_speed; /* (n_point) m/s that 1 m/s^2 sideways allows, braking ahead in mind */
   uint8_t *parting;   /* (n_conflict) both come from the same lane */
+  float *bend;        /* (n_lane) largest curvature, 1/m */
   uint8_t *tight;     /* (n_lane) a bend too narrow for lorries and buses */
   float *bike_t;      /* (n_lane) where a cyclist rides: m left of the lane's middle */
   int *crossing0;     /* (n_lane + 1) into lane_crossing */
@@ -100,13 +101,14 @@ typedef struct dj__mind {
   uint32_t drawn;                     /* random numbers used */
   float t_rest, t_goal, t_rate;       /* m, m, m/s */
   float wait, still;                  /* s: before a junction, without moving at all */
-  int want;                           /* lane change: +1 left, -1 right */
-  float want_time, calm;              /* s since it signals; until the next thought */
-  int leader;                         /* whom it follows, or -1 */
-  float leader_gap, v_free;           /* m, m/s */
-  int blinks;                         /* lamps of turns ahead */
-  float bumped, push;                 /* s that it goes on although others are close */
-  int stop_reason;                    /* dj__reason of what holds it back */
+  int merges;               /* a cyclist who wants into the lane's middle before a junction */
+  int want;                 /* lane change: +1 left, -1 right */
+  float want_time, calm;    /* s since it signals; until the next thought */
+  int leader;               /* whom it follows, or -1 */
+  float leader_gap, v_free; /* m, m/s */
+  int blinks;               /* lamps of turns ahead */
+  float bumped, push;       /* s that it goes on although others are close */
+  int stop_reason;          /* dj__reason of what holds it back */
   /* events */
   int role, event; /* dj__role; index of its event, or -1 */
   float role_time, role_value;

@@ -91,7 +91,8 @@ static other see_other(const dj__traffic *t, const dj__intent *u, const dj__conf
   o.out = u->dist + (float)c->other_to + half;
   o.to_end = u->dist + (float)t->map->lane[c->lane].length;
   float v_max = fmaxf(m->v_free, o.v + 0.5f), accel = fmaxf(m->accel, 0.5f);
-  o.soon = dj__travel_time(o.in, o.v, accel, v_max);
+  /* people judge by the speed they see, and that someone may speed up a little */
+  o.soon = dj__travel_time(o.in, o.v, 0.7f * accel, fminf(v_max, o.v + 3));
   o.late = dj__travel_time(o.out, o.v, 0.4f * accel, 0.8f * v_max);
   o.sure = u->order > 0;
   if (dj__is_external(t, u->agent)) /* has no rights, but a speed */
@@ -182,8 +183,8 @@ static bool exit_room(const dj__traffic *t, const asking *q, double zone_end) {
           t->agents.speed[u] > 2)
         continue; /* on its way out */
       float v = x->speed > 0 ? x->speed : 0;
-      if (rear + v * v / 5 + v * 0.5f < need) return false;
-      return true;
+      bool flows = v > 3 && t->agents.accel[u] > -0.7f;
+      return flows || rear + v * v / 5 + v * 0.5f >= need;
     }
     base += t->map->lane[m->path[k]].length;
   }
@@ -347,6 +348,9 @@ float dj__junctions_decide(dj__traffic *t, int i, float reach, float *until) {
       if (!held && (gap > ask || behind_someone(t, i, gap))) break;
       if (!held && gap < 4 * m->scale && q.v < 0.5f) waits = true;
       int last = q.k;
+      /* cyclists come in from their lane before they turn with the others */
+      if (!held && !no && t->agents.kind[i] == DJ__CYCLIST && fabsf(t->agents.t[i]) > 1.1f)
+        no = DJ__REASON_YIELD;
       if (!held && !no && gap > -1.5f) no = may_pass(t, q, &last);
       if (!held && no) {
         m->stop_reason = (int)no;

@@ -219,15 +219,17 @@ static bool left_allowed(dj__traffic *t, int i, float goal, const obstacle *o) {
     return is_safe(t, i, &b, B_SAFE);
   }
   if (l->opposite < 0 || over > half * 2) return false;
-  bool already = a->t[i] > goal - 0.5f * m->scale;
-  float way = o->front - a->s[i] + a->length[i] + 12 * m->scale;
+  bool already = a->t[i] > 0.5f * goal;
+  float way = o->front - a->s[i] + a->length[i] + (already ? 4 : 12) * m->scale;
   float relative = fmaxf(v - fmaxf(o->speed, 0), 1.5f * m->scale);
-  float time = already ? 0.5f : dj__travel_time(way, a->speed[i] - o->speed, 1, relative) + 1.5f;
-  float end = a->s[i] + v * time;
+  float time = dj__travel_time(way, fmaxf(a->speed[i] - o->speed, 0), 1, relative);
+  float end = a->s[i] + a->length[i] + fmaxf(v, o->speed) * time;
+  if (!already) time += 1.5f;
   if (end > (float)l->length - 5 * m->scale && !already) return false;
   float share = (float)(map->lane[l->opposite].length / l->length);
   float far = (float)(map->lane[l->opposite].length) - (a->s[i] - a->length[i]) * share;
   float near = (float)(map->lane[l->opposite].length) - end * share;
+  if (already && a->s[i] + 0.5f * a->length[i] > o->rear - 0.5f) return true; /* beside it */
   return oncoming_free(t, i, l->opposite, near, far, time, 0);
 }
 
@@ -237,7 +239,7 @@ static float junction_ahead(const dj__traffic *t, int i) {
   const dj__map *map = t->map;
   float base = -t->agents.s[i];
   for (int k = 0; k < m->n_path && base < 100; k++) {
-    if (map->lane[m->path[k]].n_conflict) return base;
+    if (map->lane[m->path[k]].n_conflict || map->lane[m->path[k]].junction >= 0) return base;
     base += (float)map->lane[m->path[k]].length;
   }
   return 1e9f;
@@ -288,6 +290,7 @@ static void place(dj__traffic *t, int i) {
   float goal = rest_place(t, i), side = 0.5f * a->width[i], v = a->speed[i];
   float far = a->s[i] + fmaxf(20 * m->scale, 4 * v);
   float half_lane = 0.5f * dj__width_at(t->map, a->lane[i], (double)a->s[i]);
+  float junction = junction_ahead(t, i);
   if (l->junction < 0 && m->want_time >= 0)
     for (int k = t->lane_head[a->lane[i]]; k >= 0; k = t->entry[k].next) {
       const dj__entry *e = &t->entry[k];
@@ -296,7 +299,8 @@ static void place(dj__traffic *t, int i) {
       if (e->rear > far) break;
       bool slow = (a->flags[e->agent] & still) || t->mind[e->agent].role == DJ__ROLE_STAND ||
                   (a->kind[e->agent] == DJ__CYCLIST && a->kind[i] != DJ__CYCLIST &&
-                   e->speed < 0.7f * m->v_free && e->lo < -0.2f * half_lane);
+                   e->speed < 0.7f * m->v_free && e->speed > 1.5f && junction > 60 &&
+                   e->lo < -0.2f * half_lane);
       if (!slow) continue;
       float clear = (a->kind[e->agent] == DJ__CYCLIST ? 0.9f : 0.5f) * m->scale;
       if (e->lo > goal + side + clear || e->hi < goal - side - clear) continue;
@@ -307,6 +311,7 @@ static void place(dj__traffic *t, int i) {
       else if (left_allowed(t, i, left, &o))
         goal = left;
     }
+  m->merges = a->kind[i] == DJ__CYCLIST && junction < 25 && fabsf(a->t[i]) > 0.6f;
   if (side_free(t, i, goal))
     m->t_goal = goal;
   else if (!side_free(t, i, m->t_goal))
@@ -334,10 +339,11 @@ void dj__lateral_move(dj__traffic *t, int i) {
   dj__mind *m = &t->mind[i];
   const float dt = (float)DJ__WORLD_DT;
   float most = fminf(1.3f * m->scale, 0.35f * a->speed[i]);
+  if (a->kind[i] == DJ__CYCLIST) most = fmaxf(most, 0.4f); /* shuffles */
   float rate = dj__clampf(0.9f * (m->t_goal - a->t[i]), -most, most);
   float step = 1.6f * dt * m->scale;
   m->t_rate += dj__clampf(rate - m->t_rate, -step, step);
-  if (a->speed[i] < 0.05f) m->t_rate = 0;
+  if (a->speed[i] < 0.05f && a->kind[i] != DJ__CYCLIST) m->t_rate = 0;
   a->t[i] += m->t_rate * dt;
   if (m->want_time < 0 && fabsf(a->t[i] - m->t_goal) < 0.4f * m->scale) {
     m->want = 0;
