@@ -31,17 +31,31 @@ static void find_itself(dj__expert *e, const dj__world *w) {
 static void restart_way(dj__expert *e, double to) {
   double length = fmax(9 * e->scale, 2.4 * e->v * (e->scale < 1 ? 0.4 : 1));
   double slope = tan(fmax(-0.6, fmin(0.6, e->direction)));
-  dj__swerve_make(&e->way, e->s, e->d, slope, to, length);
+  dj__swerve_make(&e->way, e->s, e->d, slope, to, length, e->model);
 }
 
 /* ---- following ---- */
-/* Mean curvature over the way on which the wheels can be turned by most of a bend's angle. */
-static double curvature_ahead(const dj__expert *e, double s) {
+/* Mean curvature of the guide, and of the swerve (added), over the way on which the wheels can be
+ * turned by most of a bend's angle. */
+static double curvature_ahead(const dj__expert *e, double s, double *swerve) {
   enum { SAMPLES = 6 };
   double way = e->v * 0.34 / e->model->steer_rate, sum = 0;
-  for (int i = 0; i < SAMPLES; i++)
-    sum += dj__guide_at(&e->guide, s + way * i / (SAMPLES - 1)).curvature;
+  for (int i = 0; i < SAMPLES; i++) {
+    double at = s + way * i / (SAMPLES - 1), bend;
+    (void)dj__swerve_at(&e->way, at, NULL, &bend);
+    sum += dj__guide_at(&e->guide, at).curvature;
+    *swerve += bend / SAMPLES;
+  }
   return sum / SAMPLES;
+}
+
+/* How far to the inside of a bend the rear axle runs, so that what the box sweeps lies evenly about
+ * the line: the inside is swept beside the rear axle, the outside by the front corner. */
+static double swept_shift(const dj__vehicle_model *m, double curvature) {
+  double front = m->wheelbase + m->front, half = 0.5 * m->wheelbase;
+  double shift = curvature * (0.5 * half * half + 0.25 * (front * front - 2 * half * half));
+  double most = 0.25 * m->width + 0.25 * half;
+  return fmax(-most, fmin(most, shift));
 }
 
 static double steer(const dj__expert *e, const dj__world *w) {
@@ -55,9 +69,9 @@ static double steer(const dj__expert *e, const dj__world *w) {
   double y = g->y - back * sin(g->yaw) + run * sin(g->yaw + 0.5 * turned), s, d;
   (void)dj__guide_project(&e->guide, x, y, e->s + run, 3, 3, &s, &d);
   dj__guide_point p = dj__guide_at(&e->guide, s);
-  double slope, bend, to = dj__swerve_at(&e->way, s, &slope, &bend);
-  double line = curvature_ahead(e, s);
-  to += 0.125 * m->wheelbase * m->wheelbase * line; /* the middle follows the line, not the axle */
+  double slope, bend = 0, to = dj__swerve_at(&e->way, s, &slope, NULL);
+  double line = curvature_ahead(e, s, &bend);
+  to += swept_shift(m, line) * fmax(0, 1 - 2 * fabs(to) / e->scale); /* not beside others */
   double direction = remainder(yaw - p.yaw - atan(slope / fmax(0.3, 1 - line * d)), 2 * M_PI);
   double reach = dj__pilot_reach(m, e->v);
   return dj__pilot_curvature(line + bend, d - to, direction, reach);
@@ -73,6 +87,8 @@ dj_status dj__expert_reset(dj__expert *e, const dj__world *w) {
   dj__expert_clear(e);
   e->map = w->map;
   e->model = w->ego.model;
+  e->ox = w->map->x0;
+  e->oy = w->map->y0;
   e->scale = fmin(1, fmax(0.1, e->model->kind == DJ__RC_CAR ? e->model->length / CAR_LENGTH : 1));
   e->speed_factor = fmin(1, w->ego.friction / 0.85);
   double step = e->scale < 1 ? 0.1 : 1;
@@ -107,6 +123,7 @@ static dj_status drive(void *self, const dj__sense *in, const dj__world *w, dj__
   e->waited = e->v < 0.3 ? e->waited + DJ__WORLD_DT : e->v > 2 ? 0 : e->waited;
   dj__expert_see(e, w);
   dj__expert_rules(e, w);
+  dj__expert_caps(e);
   dj__plan plan;
   dj__expert_plan(e, &plan);
   e->way = plan.way;

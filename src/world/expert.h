@@ -25,6 +25,7 @@ enum {
   DJ__AHEAD = 20, /* forecast steps */
   DJ__STOPS = 48,
   DJ__ZEBRAS = 256,
+  DJ__CAPS = 16,
   DJ__MEETS = 2048 /* conflicts on a guide */
 };
 #define DJ__AHEAD_DT 0.4 /* s */
@@ -33,6 +34,7 @@ typedef struct dj__box { /* where somebody is on the guide */
   float lo, hi;          /* stations */
   float right, left;     /* m to the left of the line */
   float along;           /* m/s */
+  float x, y, yaw;       /* in the world, from the map's corner: m, rad */
 } dj__box;
 
 typedef struct dj__seen {
@@ -40,6 +42,7 @@ typedef struct dj__seen {
   uint8_t kind;
   bool person, passable, behind; /* passable: one may go round it; behind: follows the ego */
   double v;
+  float length, width;
   float margin; /* m to keep aside */
   int from, to; /* forecast steps at which it is near the way; to < from: never */
   dj__box at[DJ__AHEAD + 1];
@@ -61,25 +64,29 @@ typedef struct dj__guide_zebra {
 
 typedef struct dj__swerve { /* m to the left of the guide: quintic from s0 over length, then `to` */
   double s0, length, to, c[6];
+  double speed; /* m/s, at which the wheels can be turned fast enough for it */
 } dj__swerve;
 
 typedef struct dj__plan { /* one path, rolled forward */
   dj__swerve way;
   double accel, lowest; /* m/s^2: now; lowest on the way */
   double progress, hit; /* m in 8 s; s until a collision, or HUGE_VAL */
-  double cost;
-  int blocker; /* index in seen of what holds it back first, or -1 */
+  double cost, quick;   /* quick: share of the usual length */
+  int blocker;          /* index in seen of what holds it back first, or -1 */
 } dj__plan;
 
 typedef struct dj__expert {
   const dj__map *map;
   const dj__vehicle_model *model;
   dj__guide guide;
-  double *v_max; /* (guide.n) m/s */
-  double scale;  /* of lengths: 1 for cars, less for toys */
+  double *v_max;        /* (guide.n) m/s */
+  double cap[DJ__CAPS]; /* m/s every 2 m ahead of the middle, for what comes into view */
+  double cap_s;         /* station of the first */
+  double scale;         /* of lengths: 1 for cars, less for toys */
   dj__guide_meet *meet;
   dj__guide_zebra *zebra;
   int n_meet, n_zebra;
+  double ox, oy; /* the map's corner */
   /* this step */
   double s, d, direction; /* rear axle on the guide: station, m left, rad */
   double mid, v;          /* station of the box's middle, m/s */
@@ -110,9 +117,12 @@ void dj__expert_stop_at(dj__expert *e, double s, double gap);
 
 /* expert_plan.c */
 void dj__expert_speeds(dj__expert *e); /* v_max along the guide */
+/* Speeds at which going straight on for a second hits nobody (cap). */
+void dj__expert_caps(dj__expert *e);
 void dj__expert_plan(dj__expert *e, dj__plan *best);
 double dj__swerve_at(const dj__swerve *w, double s, double *slope, double *bend);
 /* From d (m) with slope to `to` over length. */
-void dj__swerve_make(dj__swerve *w, double s, double d, double slope, double to, double length);
+void dj__swerve_make(dj__swerve *w, double s, double d, double slope, double to, double length,
+                     const dj__vehicle_model *m);
 
 #endif

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "world/expert.h"
+#include "world/score.h"
 
 /* IDM's parameters (Treiber et al. 2000), for a calm driver. */
 #define ACCEL     1.5  /* m/s^2 */
@@ -12,6 +13,8 @@
 #define LATERAL   1.9  /* m/s^2 in curves */
 #define YAW_RATE  0.55 /* rad/s */
 #define SLOW_DOWN 1.3  /* m/s^2 before curves */
+#define CAP_STEP  2.0  /* m */
+#define SLOWEST   1.5  /* m/s */
 enum {
   LOOK = 6 /* forecast steps that a crossing way is seen ahead */,
   MAX_PLANS = 12,
@@ -36,14 +39,72 @@ void dj__expert_speeds(dj__expert *e) {
 }
 
 static double speed_at(const dj__expert *e, double s) {
-  int i = (int)(s / e->guide.step + 0.5);
-  return e->v_max[i < 0 ? 0 : i > e->guide.n - 1 ? e->guide.n - 1 : i];
+  int i = (int)(s / e->guide.step + 0.5), k = (int)((s - e->cap_s) / CAP_STEP + 0.5);
+  double v = e->v_max[i < 0 ? 0 : i > e->guide.n - 1 ? e->guide.n - 1 : i];
+  return k >= 0 && k < DJ__CAPS ? fmin(v, e->cap[k]) : v;
+}
+
+/* ---- what lies ahead of the nose ---- */
+typedef struct pose {
+  double x, y, yaw;
+} pose;
+
+static pose pose_at(const dj__expert *e, double s) {
+  dj__guide_point p = dj__guide_at(&e->guide, s);
+  double slope, d = dj__swerve_at(&e->way, s, &slope, NULL);
+  return (pose){p.x - d * sin(p.yaw) - e->ox, p.y + d * cos(p.yaw) - e->oy, p.yaw + atan(slope)};
+}
+
+/* Would the box, going straight on from p at speed v, hit somebody within 0.9 s? */
+static bool runs_into(const dj__expert *e, const dj__seen *o, const pose *p, double v, int j) {
+  for (int k = 1; k <= 3; k++) {
+    const dj__box *b = &o->at[j + k / 2 < DJ__AHEAD ? j + k / 2 : DJ__AHEAD];
+    double run = 0.32 * k * v;
+    if (dj__boxes_touch(p->x + run * cos(p->yaw), p->y + run * sin(p->yaw), p->yaw,
+                        e->model->length + 0.3, e->model->width + 0.1, (double)b->x, (double)b->y,
+                        (double)b->yaw, (double)o->length, (double)o->width))
+      return true;
+  }
+  return false;
+}
+
+static double cap_at(const dj__expert *e, const dj__seen *o, double s, double v, double t) {
+  int j = (int)(t / DJ__AHEAD_DT);
+  if (j < o->from || j > o->to) return v;
+  pose p = pose_at(e, s);
+  double dx = (double)o->at[j].x - p.x, dy = (double)o->at[j].y - p.y;
+  double ahead = dx * cos(p.yaw) + dy * sin(p.yaw), aside = dy * cos(p.yaw) - dx * sin(p.yaw);
+  if (ahead < 0 || ahead > v + 8 || fabs(aside) > ahead + 1) return v;
+  while (v > SLOWEST && runs_into(e, o, &p, v, j)) v *= 0.88;
+  return v;
+}
+
+void dj__expert_caps(dj__expert *e) {
+  e->cap_s = e->mid;
+  for (int i = 0; i < DJ__CAPS; i++) e->cap[i] = HUGE_VAL;
+  if (e->scale < 1) return;
+  for (int i = 0; i < DJ__CAPS; i++) {
+    double s = e->mid + i * CAP_STEP,
+           v = fmin(speed_at(e, s), sqrt(e->v * e->v + 2 * i * CAP_STEP));
+    double t = i * CAP_STEP / fmax(1, 0.5 * (e->v + v)), cap = v;
+    if (t > 6) break;
+    for (int k = 0; k < e->n_seen && cap > SLOWEST; k++)
+      if (!e->seen[k].behind) cap = cap_at(e, &e->seen[k], s, cap, t);
+    if (cap < v) e->cap[i] = cap;
+  }
+  for (int i = DJ__CAPS - 2; i >= 0; i--)
+    e->cap[i] = fmin(e->cap[i], sqrt(e->cap[i + 1] * e->cap[i + 1] + 2 * SLOW_DOWN * CAP_STEP));
 }
 
 /* ---- offsets ---- */
-void dj__swerve_make(dj__swerve *w, double s, double d, double slope, double to, double length) {
+void dj__swerve_make(dj__swerve *w, double s, double d, double slope, double to, double length,
+                     const dj__vehicle_model *m) {
   double l = fmax(length, 1e-3), h = to - d, v = slope * l; /* in units of the length */
   *w = (dj__swerve){.s0 = s, .length = l, .to = to};
+  double bend = (5.77 * fabs(h) + 3 * fabs(v)) / (l * l); /* 1/m, most of it */
+  w->speed = fmin(l * m->steer_rate / (4 * m->wheelbase * fmax(bend, 1e-6)),
+                  sqrt(LATERAL / fmax(bend, 1e-6)));
+  w->speed = fmax(w->speed, 0.4 * m->length / 0.9);
   w->c[0] = d;
   w->c[1] = v;
   w->c[3] = 10 * h - 6 * v;
@@ -68,9 +129,9 @@ double dj__swerve_at(const dj__swerve *w, double s, double *slope, double *bend)
 /* ---- rolling forward ---- */
 typedef struct roll {
   const dj__expert *e;
-  double half, wide; /* of the ego's box */
-  double s0, step;   /* of the table */
-  float d[TABLE];
+  double half, wide;            /* of the ego's box */
+  double s0, step;              /* of the table */
+  float d[TABLE], front[TABLE]; /* of the path, and of the front edge's middle when it is there */
 } roll;
 
 static float path_at(const roll *r, double s) {
@@ -78,10 +139,17 @@ static float path_at(const roll *r, double s) {
   return r->d[i < 0 ? 0 : i > TABLE - 1 ? TABLE - 1 : i];
 }
 
+static float front_at(const roll *r, double s) {
+  int i = (int)((s - r->s0) / r->step + 0.5);
+  return r->front[i < 0 ? 0 : i > TABLE - 1 ? TABLE - 1 : i];
+}
+
 static bool in_way(const roll *r, const dj__box *b, double from, double to, float margin) {
   double lo = fmax((double)b->lo, from), hi = fmin((double)b->hi, to);
-  float p = path_at(r, lo), q = path_at(r, fmax(lo, hi)), w = (float)r->wide + margin;
-  float right = (p < q ? p : q) - w, left = (p > q ? p : q) + w;
+  if (hi < lo) hi = lo;
+  float p = path_at(r, lo), q = path_at(r, hi), u = front_at(r, lo), v = front_at(r, hi);
+  float w = (float)r->wide + margin;
+  float right = fminf(fminf(p, q), fminf(u, v)) - w, left = fmaxf(fmaxf(p, q), fmaxf(u, v)) + w;
   return b->left > right && b->right < left;
 }
 
@@ -100,24 +168,36 @@ static double follow(const dj__expert *e, double v, double gap, double lead, dou
 }
 
 /* Free road. */
-static double approach(const dj__expert *e, double s, double v) {
+static double approach(const dj__expert *e, double s, double v, double most) {
   double accel = fmin(ACCEL, e->model->max_accel * 0.7);
-  double v0 = fmin(speed_at(e, s + 0.5 * v), speed_at(e, s));
+  double v0 = fmin(most, fmin(speed_at(e, s + 0.5 * v), speed_at(e, s)));
   double a = (v0 - v) / 0.9;
   if (a > 0) return fmin(a, accel * fmax(0.25, 1 - pow(v / fmax(v0, 0.1), 4)));
   return fmax(a, -2.2);
 }
 
+/* Does somebody who crosses the way leave it before the ego is there? */
+static bool leaves(const roll *r, const dj__seen *o, int i, double s, double v, double gap) {
+  const dj__box *b = &o->at[i];
+  if (o->v < 0.7 || (double)b->along > 0.7 * o->v || gap < 1.5 * r->e->scale) return false;
+  int there = i + (int)(gap / fmax(v, 2) / DJ__AHEAD_DT);
+  for (int j = there > i ? there - 1 : i; j <= there + 1; j++) {
+    if (j > o->to) return true;
+    if (in_way(r, &o->at[j], s - r->half, HUGE_VAL, o->margin)) return false;
+  }
+  return true;
+}
+
 /* The acceleration that one agent allows at forecast step i. */
 static double heed(const roll *r, const dj__seen *o, int i, double s, double v) {
   const dj__expert *e = r->e;
-  double front = s + r->half, least = (o->passable && fabs(o->v) < 0.5 ? 6 : 2.2) * e->scale;
+  double front = s + r->half, least = (o->passable && fabs(o->v) < 0.5 ? 6.5 : 2.2) * e->scale;
   double a = HUGE_VAL;
   const dj__box *b = &o->at[i];
   if (i >= o->from && i <= o->to && (double)b->hi > s - 0.2 * r->half &&
       in_way(r, b, s - r->half, HUGE_VAL, o->margin)) {
     double gap = (double)b->lo - front;
-    a = follow(e, v, gap, fmax((double)b->along, -15), least);
+    if (!leaves(r, o, i, s, v, gap)) a = follow(e, v, gap, fmax((double)b->along, -15), least);
   }
   int last = i + LOOK < o->to ? i + LOOK : o->to;
   for (int j = i + 1 > o->from ? i + 1 : o->from; j <= last; j++) {
@@ -143,14 +223,19 @@ static void roll_forward(const dj__expert *e, dj__plan *p) {
   roll r = {.e = e, .half = 0.5 * e->model->length, .wide = 0.5 * e->model->width};
   r.step = fmax(0.1, 1.5 * e->scale);
   r.s0 = e->mid - 8 * e->scale;
-  for (int i = 0; i < TABLE; i++)
-    r.d[i] = (float)dj__swerve_at(&p->way, r.s0 + i * r.step, NULL, NULL);
+  double ahead = e->model->wheelbase + e->model->front, slope;
+  for (int i = 0; i < TABLE; i++) {
+    double at = r.s0 + i * r.step, d = dj__swerve_at(&p->way, at - ahead, &slope, NULL);
+    r.d[i] = (float)dj__swerve_at(&p->way, at, NULL, NULL);
+    r.front[i] = (float)(d + ahead * slope);
+  }
+  double swerves = p->way.s0 + p->way.length + 0.5 * e->model->wheelbase;
   double s = e->mid, v = e->v;
   p->hit = HUGE_VAL;
   p->blocker = -1;
   p->lowest = 0;
   for (int i = 0; i < DJ__AHEAD; i++) {
-    double a = approach(e, s, v), held = HUGE_VAL;
+    double a = approach(e, s, v, s < swerves ? p->way.speed : HUGE_VAL), held = HUGE_VAL;
     for (int k = 0; k < e->n_stop; k++) {
       double gap = e->stop[k].s - (s + r.half);
       if (gap > -1.5 * e->scale && gap < 150) a = fmin(a, follow(e, v, gap, 0, e->stop[k].gap));
@@ -194,8 +279,8 @@ static void bounds(const dj__expert *e, double length, double *lo, double *hi) {
 }
 
 static double change_length(const dj__expert *e, double by) {
-  double b = fabs(by) / e->scale, shortest = (6.5 + 2.2 * b) * e->scale;
-  return fmax(shortest, e->v * (1.1 + 1.5 * sqrt(b)) * (e->scale < 1 ? 0.3 : 1));
+  double b = fabs(by) / e->scale, v = (e->v + 1.5 * e->scale) * (e->scale < 1 ? 0.3 : 1);
+  return fmax((9 + 2.6 * b) * e->scale, v * (1.2 + 1.5 * sqrt(b)));
 }
 
 static void price(const dj__expert *e, dj__plan *p, double most) {
@@ -221,13 +306,15 @@ typedef struct plans {
 static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double quick) {
   to = fmax(all->lo, fmin(all->hi, to));
   for (int i = 0; i < all->n; i++)
-    if (fabs(all->p[i].way.to - to) < 0.15 * e->scale) return &all->p[i];
+    if (fabs(all->p[i].way.to - to) < 0.15 * e->scale && all->p[i].quick == quick)
+      return &all->p[i];
   if (all->n == MAX_PLANS) return NULL;
   dj__plan *p = &all->p[all->n++];
-  if (fabs(to - e->way.to) < 1e-6)
+  p->quick = quick;
+  if (fabs(to - e->way.to) < 1e-6 && quick == 1)
     p->way = e->way;
   else
-    dj__swerve_make(&p->way, e->s, all->d, all->slope, to, quick * change_length(e, to - all->d));
+    dj__swerve_make(&p->way, e->s, all->d, all->slope, to, quick * change_length(e, to - all->d), e->model);
   roll_forward(e, p);
   return p;
 }
@@ -268,8 +355,10 @@ void dj__expert_plan(dj__expert *e, dj__plan *best) {
     if (o->passable && (!junction || p->hit < 4)) {
       double left, right;
       sides_of(e, p->blocker, &left, &right);
-      if (left < all.hi + 0.05) (void)try_offset(e, &all, left, 1);
-      if (right > all.lo - 0.05) (void)try_offset(e, &all, right, 1);
+      for (int q = 0; q < (e->v < 4 * e->scale + 0.5 ? 2 : 1); q++) {
+        if (left < all.hi + 0.05) (void)try_offset(e, &all, left, q ? 0.6 : 1);
+        if (right > all.lo - 0.05) (void)try_offset(e, &all, right, q ? 0.6 : 1);
+      }
     }
     if (p->hit < 3.5 || p->lowest < -5)
       for (int j = 1; j <= 3; j++) {

@@ -177,7 +177,9 @@ static void heed_junctions(dj__expert *e, const dj__world *w) {
     bool entered = front > m->gate + 0.7;
     if (!c->yield && entered) continue; /* it has the right: others are seen by their forecasts */
     if (!must_wait(e, w, m)) continue;
-    if (entered)
+    double room = m->gate - front;
+    bool late = room < 1 || e->v * e->v > 2 * 2.8 * room; /* too late for the line */
+    if (entered || (late && m->from > m->gate + 2))
       dj__expert_stop_at(e, m->from, 0.6 * e->scale);
     else
       dj__expert_stop_at(e, m->gate, 0.9 * e->scale);

@@ -68,8 +68,9 @@ static void place(const dj__expert *e, dj__seen *o, int j, double x, double y, d
   double lon = 0.5 * (length * c + width * n), lat = 0.5 * (length * n + width * c);
   double stretch = 1 - p.curvature * d; /* the line is shorter or longer than the way beside it */
   lon /= fmax(0.3, fmin(3, stretch));
-  o->at[j] = (dj__box){(float)(at - lon), (float)(at + lon), (float)(d - lat), (float)(d + lat),
-                       (float)(v * cos(r))};
+  o->at[j] =
+      (dj__box){(float)(at - lon),   (float)(at + lon),  (float)(d - lat),   (float)(d + lat),
+                (float)(v * cos(r)), (float)(x - e->ox), (float)(y - e->oy), (float)yaw};
 }
 
 static bool is_near(const dj__expert *e, const dj__box *b) {
@@ -113,14 +114,18 @@ static void forecast(const dj__expert *e, const dj__world *w, int i, dj__seen *o
 }
 
 /* May one go round it? What stands for good, and what is slow by nature. */
-static bool is_passable(const dj__world *w, int i) {
+static bool is_passable(const dj__world *w, int i, int depth) {
   const dj__agents *a = &w->agents;
   const dj__mind *m = &w->traffic->mind[i];
   if (a->flags[i] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC)) return true;
   if (m->role == DJ__ROLE_STAND || m->role == DJ__ROLE_ONCOMING) return true;
   if (a->kind[i] == DJ__PEDESTRIAN) return !(a->flags[i] & DJ__AGENT_CROSSING);
   if (a->kind[i] == DJ__CYCLIST) return a->speed[i] > 0.5f || m->stop_reason == DJ__REASON_NONE;
-  return m->still > 20 && m->stop_reason == DJ__REASON_NONE;
+  if (m->still > 20 && m->stop_reason == DJ__REASON_NONE) return true;
+  /* stuck behind such a one */
+  return depth < 4 && m->still > 5 && m->stop_reason == DJ__REASON_LEADER && m->leader > 0 &&
+         a->kind[m->leader] != DJ__PEDESTRIAN && a->speed[m->leader] < 0.1f &&
+         is_passable(w, m->leader, depth + 1);
 }
 
 static float margin_of(const dj__expert *e, const dj__agents *a, int i) {
@@ -148,8 +153,10 @@ void dj__expert_see(dj__expert *e, const dj__world *w) {
     *o = (dj__seen){.agent = i,
                     .kind = a->kind[i],
                     .person = a->kind[i] == DJ__PEDESTRIAN,
-                    .passable = is_passable(w, i),
+                    .passable = is_passable(w, i, 0),
                     .v = (double)a->speed[i],
+                    .length = a->length[i],
+                    .width = a->width[i],
                     .margin = margin_of(e, a, i)};
     forecast(e, w, i, o);
     if (o->to < o->from) continue;

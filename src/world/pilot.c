@@ -32,5 +32,5 @@ double dj__pilot_curvature(double line_curvature, double distance, double direct
 }
 
 double dj__pilot_reach(const dj__vehicle_model *m, double v) {
-  return fmax(1.25 * m->wheelbase, 0.85 * v);
+  return fmax(1.8 * m->wheelbase, 0.9 * v);
 }
