@@ -10,8 +10,9 @@
 #include "base/rng.h"
 #include "world/map.h"
 
-static const dj__town_style styles[] = {DJ__TOWN_GRID, DJ__TOWN_ORGANIC, DJ__TOWN_TRACK};
-enum { N_STYLES = sizeof styles / sizeof *styles, N_SEEDS = 6 };
+static const dj__town_style styles[] = {DJ__TOWN_GRID,     DJ__TOWN_ORGANIC, DJ__TOWN_RURAL,
+                                        DJ__TOWN_MOTORWAY, DJ__TOWN_MIXED,   DJ__TOWN_TRACK};
+enum { N_STYLES = sizeof styles / sizeof *styles, N_SEEDS = 4 };
 
 static dj__map *town(dj__town_style style, uint64_t seed) {
   dj__map *m = NULL;

@@ -141,7 +141,7 @@ typedef struct dj__junction {
   bool roundabout;               /* one of a roundabout's entries */
   double x, y, z, radius;        /* of the area */
   double cycle;                  /* s, of its lights; 0: none */
-  int outline0, n_outline;       /* map.outline: its asphalt, counter-clockwise, closed */
+  int outline0, n_outline; /* map.outline: its asphalt, counter-clockwise; 0: only its lanes' */
 } dj__junction;
 
 typedef struct dj__controller { /* a phase of a junction's lights */

@@ -154,6 +154,10 @@ static void widen(dj__map *m, const dj__junction *j, const dj__lane *l, int stri
   }
 }
 
+static bool same_way(const dj__map *m, int a, int b) { /* or against it */
+  return fabs(sin(m->point[m->lane[a].point0].yaw - m->point[m->lane[b].point0].yaw)) < 0.3;
+}
+
 dj_status dj__map_find_outlines(dj__build *b) {
   dj__map *m = b->m;
   members o = {0};
@@ -167,7 +171,12 @@ dj_status dj__map_find_outlines(dj__build *b) {
     double points = 0;
     for (int i = 0; i < n; i++) points += m->lane[list[i]].n_point;
     int stride = 1 + (int)(points * 2 * m->junction[j].n_outline / MAX_WORK);
-    for (int i = 0; ok && i < n; i++) widen(m, &m->junction[j], &m->lane[list[i]], stride);
+    bool straight = !m->junction[j].roundabout;
+    for (int i = 0; ok && i < n; i++) {
+      widen(m, &m->junction[j], &m->lane[list[i]], stride);
+      straight &= m->lane[list[i]].turn == DJ__TURN_STRAIGHT && same_way(m, list[0], list[i]);
+    }
+    if (straight) m->junction[j].n_outline = 0; /* lanes side by side: nothing lies between them */
   }
   free(o.start);
   free(o.list);
@@ -216,6 +225,10 @@ static int right_of_way(const dj__stop_line *p) {
   return c == DJ__CONTROL_PRIORITY ? 2 : c == DJ__CONTROL_GIVE_WAY || c == DJ__CONTROL_STOP ? 0 : 1;
 }
 
+static int outer_of(const dj__map *m, const dj__lane *l) { /* lanes from the middle, before it */
+  return l->n_pred ? abs(m->lane[m->graph[l->pred0]].id) : 0;
+}
+
 /* Does a wait for b? Never both. */
 static bool waits(const dj__map *m, int a, int b) {
   const dj__lane *la = &m->lane[a], *lb = &m->lane[b];
@@ -233,7 +246,8 @@ static bool waits(const dj__map *m, int a, int b) {
     bool turn_a = la->turn != DJ__TURN_STRAIGHT, turn_b = lb->turn != DJ__TURN_STRAIGHT;
     if (turn_a != turn_b) return turn_a;
     if (bike_a != bike_b) return bike_b;
-    return lht ? la->id > lb->id && a > b : a > b;
+    int outer_a = outer_of(m, la), outer_b = outer_of(m, lb);
+    return outer_a != outer_b ? outer_a > outer_b : a > b; /* the lane that ends is the outer one */
   }
   if (fabs(d) > 2.36) { /* oncoming */
     bool left_a = la->turn == across || la->turn == DJ__TURN_BACK,

@@ -437,7 +437,11 @@ dj_status dj__map_link_lanes(dj__build *b) {
                m->name, k.apart, MAX_GAP);
   for (int i = 0; i < m->n_lane; i++) {
     look_beside(m, &m->lane[i]);
-    m->lane[i].turn = m->lane[i].junction >= 0 ? turn_of(m, &m->lane[i]) : DJ__TURN_STRAIGHT;
+    int j = m->lane[i].junction;
+    m->lane[i].turn = j >= 0 ? turn_of(m, &m->lane[i]) : DJ__TURN_STRAIGHT;
+    if (j >= 0 && m->junction[j].roundabout && /* round it is straight on */
+        m->lane[i].turn == (m->road[m->lane[i].road].left_hand ? DJ__TURN_RIGHT : DJ__TURN_LEFT))
+      m->lane[i].turn = DJ__TURN_STRAIGHT;
   }
   return DJ_OK;
 }

@@ -62,6 +62,22 @@ int dj__town_degree(const dj__town *t, int node) {
   return n;
 }
 
+dj__port *dj__town_port(dj__town *t, int n_arm) {
+  static _Thread_local dj__port nowhere;
+  if (!grow(t, &t->port, t->n_port, &t->cap_port, sizeof *t->port)) return &nowhere;
+  t->port[t->n_port] = (dj__port){.n_arm = n_arm};
+  return &t->port[t->n_port++];
+}
+
+void dj__port_move(dj__port *p, int arm, int lane, int to, int to_lane) {
+  if (p->n_move == PORT_MOVES) return;
+  int *v = p->move[p->n_move++];
+  v[0] = arm;
+  v[1] = lane;
+  v[2] = to;
+  v[3] = to_lane;
+}
+
 double dj__street_half(const dj__street *s, int side) {
   double w = s->lanes[side] * s->lane + 0.5 * s->median;
   if (s->lanes[side]) w += s->bike + s->shoulder;
@@ -131,19 +147,27 @@ static void drop_edge(dj__town *t, int edge) {
   t->edge[edge].gone = true;
 }
 
+static bool leads_on(const dj__town *t, int node) {
+  return t->node[node].kind == NODE_PORT || dj__town_degree(t, node) > 1;
+}
+
 static bool drop_dead_ends(dj__town *t) {
   bool any = false;
   for (bool again = true; again;) {
     again = false;
     for (int i = 0; i < t->n_edge; i++) {
       const dj__edge *e = &t->edge[i];
-      if (e->gone || (dj__town_degree(t, e->a) > 1 && dj__town_degree(t, e->b) > 1 && e->a != e->b))
-        continue;
+      if (e->gone || (e->a != e->b && leads_on(t, e->a) && leads_on(t, e->b))) continue;
       drop_edge(t, i);
       again = any = true;
     }
   }
   return any;
+}
+
+static int port_node(const dj__town *t, const dj__port *p, int arm) {
+  const dj__edge *e = &t->edge[p->arm[arm].edge];
+  return p->arm[arm].at_end ? e->b : e->a;
 }
 
 static void keep_largest(dj__town *t) {
@@ -160,6 +184,12 @@ static void keep_largest(dj__town *t) {
         part[e->a] = part[e->b] = low;
         again = true;
       }
+      for (int i = 0; i < t->n_port; i++)
+        for (int k = 1; k < t->port[i].n_arm; k++) {
+          int *a = &part[port_node(t, &t->port[i], 0)], *b = &part[port_node(t, &t->port[i], k)];
+          again |= *a != *b;
+          *a = *b = *a < *b ? *a : *b;
+        }
     }
     int best = 0;
     for (int i = 0; i < t->n_edge; i++)
@@ -268,8 +298,9 @@ static void set_cuts(dj__town *t, int node) {
   }
   for (int i = 0; i < n; i++) {
     const dj__node *o = &t->node[node];
-    double c =
-        o->kind == NODE_ROUNDABOUT ? o->ring + 12 : fmax(cut[i], o->kind == NODE_MERGE ? 20 : 9);
+    double c = o->kind == NODE_PORT         ? 0
+               : o->kind == NODE_ROUNDABOUT ? o->ring + 12
+                                            : fmax(cut[i], 9);
     t->edge[edge[i]].cut[at_end[i]] = c;
     t->edge[edge[i]].angle[at_end[i]] = angle[i];
   }
@@ -404,7 +435,9 @@ static bool drop_close(dj__town *t) {
   for (int i = 0; i < t->n_edge; i++)
     for (int k = i + 1; k < t->n_edge; k++) {
       const dj__edge *e = &t->edge[i], *f = &t->edge[k];
-      if (e->gone || f->gone) continue;
+      if (e->gone || f->gone ||
+          (e->street.zone == DJ__ZONE_MOTORWAY && f->street.zone == DJ__ZONE_MOTORWAY))
+        continue;
       double a[4], b[4];
       box(t, e, a);
       box(t, f, b);
@@ -443,7 +476,7 @@ static bool smooth_bends(dj__town *t) {
         double length = hypot(p[k + 1][0] - p[k][0], p[k + 1][1] - p[k][1]);
         if (room[k] + room[k + 1] <= length) continue;
         int out = k == 0 ? 1 : k + 2 == n ? k : turn[k] < turn[k + 1] ? k : k + 1;
-        if (out >= 1 && out + 1 < n && turn[out] < 0.9) {
+        if (out >= 1 && out + 1 < n && turn[out] < (out == 1 || out + 2 == n ? 0.35 : 0.9)) {
           memmove(e->via + out - 1, e->via + out, (size_t)(e->n_via - out) * sizeof e->via[0]);
           e->n_via--;
           again = any = true;
@@ -473,32 +506,46 @@ static void tidy(dj__town *t) {
 }
 
 /* ---- heights of nodes ---- */
+/* All of a port's streets, and its stretch of motorway, lie at one height. */
+static void level_ports(dj__town *t) {
+  for (int i = 0; i < t->n_port; i++) {
+    double z = 0;
+    int n = t->port[i].n_arm;
+    for (int k = 0; k < n; k++) z += t->node[port_node(t, &t->port[i], k)].z / n;
+    for (int k = 0; k < n; k++) t->node[port_node(t, &t->port[i], k)].z = z;
+  }
+}
+
 static void set_heights(dj__town *t) {
   for (int i = 0; i < t->n_node; i++) t->node[i].z = dj__town_ground(t, t->node[i].x, t->node[i].y);
-  for (int sweep = 0; sweep < 1000; sweep++)
+  for (int sweep = 0; sweep < 1000; sweep++) {
+    level_ports(t);
     for (int i = 0; i < t->n_edge; i++) {
       const dj__edge *e = &t->edge[i];
       if (e->gone) continue;
       dj__node *a = &t->node[e->a], *b = &t->node[e->b];
       double run = 0.9 * edge_length(t, e) - e->cut[0] - e->cut[1] - 20; /* corners are cut */
-      double most = 0.033 * fmax(run, 2), over = fabs(b->z - a->z) - most;
+      double most = 0.03 * fmax(run, 2), over = fabs(b->z - a->z) - most;
       if (over <= 0) continue;
       double move = 0.5 * over * (b->z > a->z ? 1 : -1);
       a->z += move;
       b->z -= move;
     }
+  }
+  level_ports(t);
 }
 
 static void build(dj__town *t) {
   for (int i = 0; i < t->n_edge; i++)
     if (!t->edge[i].gone) dj__town_road(t, i);
   for (int i = 0; i < t->n_node && !t->b.failed; i++) {
-    if (dj__town_degree(t, i) == 0) continue;
+    if (dj__town_degree(t, i) == 0 || t->node[i].kind == NODE_PORT) continue;
     if (t->node[i].kind == NODE_ROUNDABOUT)
       dj__town_roundabout(t, i);
     else
       dj__town_junction(t, i);
   }
+  for (int i = 0; i < t->n_port && !t->b.failed; i++) dj__town_port_junction(t, &t->port[i]);
 }
 
 /* ---- the whole ---- */
@@ -510,7 +557,8 @@ const char *dj__town_style_name(dj__town_style s) {
 }
 
 static dj__town_style pick_style(dj__town *t) {
-  static const dj__town_style s[] = {DJ__TOWN_GRID, DJ__TOWN_ORGANIC};
+  static const dj__town_style s[] = {DJ__TOWN_GRID,  DJ__TOWN_ORGANIC,  DJ__TOWN_RURAL,
+                                     DJ__TOWN_MIXED, DJ__TOWN_MOTORWAY, DJ__TOWN_MIXED};
   return s[dj__rng_below(&t->rng, sizeof s / sizeof *s)];
 }
 
@@ -518,12 +566,28 @@ static void lay_out(dj__town *t, dj__town_style style, double size) {
   t->lights = dj__town_uniform(t, 0.4, 1);
   t->yellow = dj__town_chance(t, 0.35);
   t->rough = dj__town_uniform(t, 420, 700);
+  static const double usual[DJ__N_TOWN_STYLES][2] = {[DJ__TOWN_GRID] = {520, 800},
+                                                     [DJ__TOWN_ORGANIC] = {560, 860},
+                                                     [DJ__TOWN_RURAL] = {900, 1300},
+                                                     [DJ__TOWN_MOTORWAY] = {1200, 1500},
+                                                     [DJ__TOWN_MIXED] = {1150, 1450}};
+  double drawn = dj__town_uniform(t, usual[style][0], usual[style][1]);
+  if (size == 0) size = drawn;
   switch (style) {
   case DJ__TOWN_GRID:
-    dj__town_grid(t, size > 0 ? size : dj__town_uniform(t, 520, 800));
+    dj__town_grid(t, 0, 0, size, 0.5);
+    break;
+  case DJ__TOWN_ORGANIC:
+    dj__town_organic(t, 0, 0, size);
+    break;
+  case DJ__TOWN_RURAL:
+    dj__town_rural(t, size);
+    break;
+  case DJ__TOWN_MOTORWAY:
+    dj__town_motorway(t, size);
     break;
   default:
-    dj__town_organic(t, size > 0 ? size : dj__town_uniform(t, 560, 860));
+    dj__town_mixed(t, size);
     break;
   }
 }
@@ -531,8 +595,18 @@ static void lay_out(dj__town *t, dj__town_style style, double size) {
 static void free_town(dj__town *t) {
   free(t->node);
   free(t->edge);
+  free(t->port);
+  t->port = NULL;
   t->node = NULL;
   t->edge = NULL;
+}
+
+/* No port has lost a street. */
+static bool whole(const dj__town *t) {
+  for (int i = 0; i < t->n_port; i++)
+    for (int k = 0; k < t->port[i].n_arm; k++)
+      if (t->edge[t->port[i].arm[k].edge].gone) return false;
+  return true;
 }
 
 /* With fewer, a town that was thinned out too much is drawn again. */
@@ -549,9 +623,6 @@ dj_status dj__map_generate(const dj__town_config *c, dj__map **m) {
   if (!(c->size >= 0 && c->size <= 4000))
     return dj_error(DJ_E_INVALID, "a town of %g m: must be 0 (the style's own) to 4000", c->size);
   if (!(c->hills <= 3)) return dj_error(DJ_E_INVALID, "hills %g: must be 3 or less", c->hills);
-  if (c->style == DJ__TOWN_RURAL || c->style == DJ__TOWN_MOTORWAY || c->style == DJ__TOWN_MIXED)
-    return dj_error(DJ_E_UNSUPPORTED, "town style '%s' is not there yet",
-                    dj__town_style_name(c->style));
   for (uint64_t attempt = 0; attempt < 20; attempt++) {
     dj__town t = {.seed = c->seed + attempt * 0x9e3779b97f4a7c15ull};
     t.rng = (dj__rng){t.seed, 0x746f776e, 0};
@@ -569,7 +640,7 @@ dj_status dj__map_generate(const dj__town_config *c, dj__map **m) {
       lay_out(&t, style, c->size);
       tidy(&t);
       set_heights(&t);
-      build(&t);
+      if (whole(&t)) build(&t);
     }
     bool empty = style != DJ__TOWN_TRACK && t.b.m->n_junction < least_junctions(style, c->size);
     bool failed = t.failed || t.b.failed;

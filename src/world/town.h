@@ -23,7 +23,11 @@ typedef struct dj__street { /* how a street looks across */
   bool unmarked; /* no line in the middle */
 } dj__street;
 
-typedef enum dj__node_kind { NODE_PLAIN, NODE_ROUNDABOUT, NODE_MERGE } dj__node_kind;
+typedef enum dj__node_kind {
+  NODE_PLAIN,
+  NODE_ROUNDABOUT,
+  NODE_PORT /* one street ends here, exactly; a port goes on from it */
+} dj__node_kind;
 
 typedef struct dj__node {
   double x, y, z;
@@ -44,6 +48,18 @@ typedef struct dj__edge { /* a street from a to b */
   int road;
 } dj__edge;
 
+/* A junction whose streets' ends lie where they lie, and whose moves are given. */
+enum { PORT_ARMS = 3, PORT_MOVES = 12 };
+typedef struct dj__port_arm {
+  int edge;
+  bool at_end;
+} dj__port_arm;
+typedef struct dj__port {
+  dj__port_arm arm[PORT_ARMS];
+  int n_arm, n_move;
+  int move[PORT_MOVES][4]; /* arm, lane from the kerb, to arm, to lane */
+} dj__port;
+
 typedef struct dj__town {
   dj__build b;
   dj__rng rng;
@@ -54,19 +70,26 @@ typedef struct dj__town {
   double lights; /* share of large crossings with lights */
   dj__node *node;
   dj__edge *edge;
-  int n_node, n_edge, cap_node, cap_edge;
+  dj__port *port;
+  int n_node, n_edge, n_port, cap_node, cap_edge, cap_port;
   bool failed;
 } dj__town;
 
 /* ---- layouts ---- */
-void dj__town_grid(dj__town *t, double size);
-void dj__town_organic(dj__town *t, double size);
+/* A patch of streets around (x, y), turned by up to `turn` rad. */
+void dj__town_grid(dj__town *t, double x, double y, double size, double turn);
+void dj__town_organic(dj__town *t, double x, double y, double size);
+void dj__town_rural(dj__town *t, double size);
+void dj__town_motorway(dj__town *t, double size);
+void dj__town_mixed(dj__town *t, double size);
 dj_status dj__town_track(dj__town *t, double size);
 
 /* ---- the graph (town.c) ---- */
 int dj__town_node(dj__town *t, double x, double y);
 int dj__town_edge(dj__town *t, int a, int b, const dj__street *s);
 void dj__town_via(dj__town *t, int edge, double x, double y);
+dj__port *dj__town_port(dj__town *t, int n_arm); /* never NULL */
+void dj__port_move(dj__port *p, int arm, int lane, int to, int to_lane);
 double dj__town_uniform(dj__town *t, double lo, double hi);
 bool dj__town_chance(dj__town *t, double p);
 int dj__town_degree(const dj__town *t, int node);
@@ -101,6 +124,7 @@ void dj__town_junction(dj__town *t, int node);
 void dj__town_roundabout(dj__town *t, int node);
 /* Connections of a junction, given its arms counter-clockwise. Makes the roads in it. */
 void dj__town_connect(dj__town *t, int junction, dj__arm *arm, int n, bool ring);
+void dj__town_port_junction(dj__town *t, const dj__port *p);
 void dj__town_control(dj__town *t, int junction, dj__arm *arm, int n);
 dj__signal *dj__push_signal(dj__build *b, const dj__arm *a, dj__signal_kind kind, double before,
                             double z);

@@ -47,9 +47,9 @@ static void roundabouts(dj__town *t, int node0, double share) {
     if (dj__town_chance(t, share)) t->node[i].kind = NODE_ROUNDABOUT;
 }
 
-void dj__town_grid(dj__town *t, double size) {
+void dj__town_grid(dj__town *t, double x0, double y0, double size, double most) {
   lines across, up;
-  double turn = dj__town_uniform(t, -0.5, 0.5), c = cos(turn), s = sin(turn);
+  double turn = dj__town_uniform(t, -most, most), c = cos(turn), s = sin(turn);
   double block = dj__town_uniform(t, 0.9, 1.25);
   place_lines(t, size, 78 * block, 135 * block, &across);
   place_lines(t, size * dj__town_uniform(t, 0.75, 1), 74 * block, 120 * block, &up);
@@ -58,7 +58,7 @@ void dj__town_grid(dj__town *t, double size) {
     for (int i = 0; i < across.n; i++) {
       double x = across.at[i] + dj__town_uniform(t, -5, 5),
              y = up.at[j] + dj__town_uniform(t, -5, 5);
-      dj__town_node(t, c * x - s * y, s * x + c * y);
+      dj__town_node(t, x0 + c * x - s * y, y0 + s * x + c * y);
     }
   for (int j = 0; j < up.n; j++)
     for (int i = 0; i < across.n; i++) {
@@ -88,7 +88,7 @@ static void bent_edge(dj__town *t, int a, int b, const double from[2], const dou
   }
 }
 
-void dj__town_organic(dj__town *t, double size) {
+void dj__town_organic(dj__town *t, double x0, double y0, double size) {
   lines across, up;
   place_lines(t, size, 95, 165, &across);
   place_lines(t, size, 95, 150, &up);
@@ -98,8 +98,8 @@ void dj__town_organic(dj__town *t, double size) {
   for (int j = 0; j < up.n; j++)
     for (int i = 0; i < across.n; i++) {
       double *g = grid[j * across.n + i], o[2];
-      g[0] = across.at[i] + dj__town_uniform(t, -14, 14);
-      g[1] = up.at[j] + dj__town_uniform(t, -14, 14);
+      g[0] = x0 + across.at[i] + dj__town_uniform(t, -14, 14);
+      g[1] = y0 + up.at[j] + dj__town_uniform(t, -14, 14);
       bend(t, amount, wave, g[0], g[1], o);
       dj__town_node(t, o[0], o[1]);
     }

@@ -126,8 +126,9 @@ static dj__link link_to(const dj__arm *a) {
   return (dj__link){DJ__LINK_ROAD, a->road, !a->at_end};
 }
 
+/* edge: marks at the left and right edge of the driving lane. */
 static void connect(dj__town *t, int junction, const dj__arm *a, int from, const dj__arm *c, int to,
-                    bool corner, bool arc) {
+                    bool corner, bool arc, const dj__mark_type edge[2]) {
   dj__build *b = &t->b;
   dj__map *m = b->m;
   if (b->failed) return;
@@ -152,12 +153,12 @@ static void connect(dj__town *t, int junction, const dj__arm *a, int from, const
   *DJ__PUSH(b, offset) = (dj__poly3){
       .a = 0.5 * w0, .c = 3 * d / (length * length), .d = -2 * d / (length * length * length)};
   dj__push_section(b, 0);
-  dj__push_lane(b, 0, DJ__LANE_NONE, 0, 0, 1, DJ__MARK_NONE, false);
+  dj__push_lane(b, 0, DJ__LANE_NONE, 0, 0, 1, edge[0], false);
   extra e[3];
   int n = find_extras(m, a, from, c, to, corner, e);
   bool kerb = n > 0 && e[n - 1].type == DJ__LANE_SIDEWALK;
   dj__road_lane *l = dj__push_lane(b, -1, DJ__LANE_DRIVING, w0, w1, length,
-                                   kerb && n == 1 ? DJ__MARK_CURB : DJ__MARK_NONE, false);
+                                   kerb && n == 1 ? DJ__MARK_CURB : edge[1], false);
   l->pred = from;
   l->succ = to;
   for (int k = 0; k < n; k++) {
@@ -262,6 +263,7 @@ static void missing_moves(const dj__arm *arm, int n, moves *o) {
 }
 
 void dj__town_connect(dj__town *t, int junction, dj__arm *arm, int n, bool ring) {
+  static const dj__mark_type unmarked[2] = {DJ__MARK_NONE, DJ__MARK_NONE};
   moves o = {.n = 0};
   for (int a = 0; a < n; a++) usual_moves(arm, n, a, &o);
   missing_moves(arm, n, &o);
@@ -271,7 +273,7 @@ void dj__town_connect(dj__town *t, int junction, dj__arm *arm, int n, bool ring)
     bool through = ring && arm[v->arm].edge < 0 && arm[v->to].edge < 0;
     bool corner = v->lane == 0 && v->to_lane == 0 && v->to == (v->arm + 1) % n;
     connect(t, junction, &arm[v->arm], arm[v->arm].in[v->lane], &arm[v->to],
-            arm[v->to].out[v->to_lane], corner, through);
+            arm[v->to].out[v->to_lane], corner, through, unmarked);
   }
 }
 
@@ -305,6 +307,29 @@ void dj__town_junction(dj__town *t, int node) {
   }
   dj__town_control(t, j, arm, n);
   dj__town_connect(t, j, arm, n, false);
+}
+
+void dj__town_port_junction(dj__town *t, const dj__port *p) {
+  dj__arm arm[PORT_ARMS];
+  if (t->b.failed) return;
+  int j = push_junction(t, false);
+  for (int i = 0; i < p->n_arm; i++) {
+    dj__arm_of(t, t->edge[p->arm[i].edge].road, p->arm[i].at_end, p->arm[i].edge, &arm[i]);
+    point_at_junction(t, &arm[i], j);
+  }
+  if (t->b.failed) return;
+  t->b.m->junction[j].connection0 = t->b.m->n_connection;
+  for (int i = 0; i < p->n_move; i++) {
+    const int *v = p->move[i];
+    const dj__arm *a = &arm[v[0]], *c = &arm[v[2]];
+    bool outer = v[1] == 0 && v[3] == 0, same = a->n_in - v[1] == c->n_out - v[3];
+    bool inner = v[1] == a->n_in - 1 && v[3] == c->n_out - 1;
+    dj__mark_type edge[2] = {inner  ? DJ__MARK_SOLID
+                             : same ? DJ__MARK_BROKEN
+                                    : DJ__MARK_NONE,
+                             outer ? DJ__MARK_SOLID : DJ__MARK_NONE};
+    connect(t, j, a, a->in[v[1]], c, c->out[v[3]], outer, false, edge);
+  }
 }
 
 /* ---- roundabouts ---- */

@@ -14,7 +14,7 @@
 #define TAPER    4.0   /* m over which parking lanes begin and end */
 #define KNOT     24.0  /* m between knots of the height profile */
 #define FLAT     10.0  /* m at junctions without a slope */
-#define GRADE    0.042 /* between knots; the cubic between them reaches 1.5 times it */
+#define GRADE    0.038 /* between knots; the cubic between them reaches 1.5 times it */
 
 dj__road *dj__push_road(dj__build *b, const char *prefix) {
   int index = b->m->n_road;
