@@ -45,14 +45,15 @@ static void take_ego(const dj__world *w, dj__moment *m) {
   const dj__ego *e = &w->ego;
   const dj__agents *a = &w->agents;
   const dj__vehicle_model *v = e->model;
-  double back = 0.5 * v->length - v->front - v->wheelbase; // from the box's middle, negative
+  double rear = v->wheelbase - v->cg_front; // from the centre of gravity backwards
   m->time = (double)w->step * DJ__WORLD_DT;
   m->yaw = e->yaw;
   m->pitch = a->pitch[0];
   m->roll = a->roll[0];
-  m->x = a->x[0] + back * cos(e->yaw) * cos(m->pitch);
-  m->y = a->y[0] + back * sin(e->yaw) * cos(m->pitch);
-  m->z = a->z[0] - back * sin(m->pitch);
+  // As dj__scene_of has it, so that labels and pictures agree.
+  m->x = e->x - rear * cos(e->yaw);
+  m->y = e->y - rear * sin(e->yaw);
+  m->z = dj__map_height(w->map, m->x, m->y);
   m->speed = e->vx;
   m->accel = e->ax;
   m->yaw_rate = e->yaw_rate;
