@@ -192,15 +192,15 @@ static bool exit_room(const dj__traffic *t, const asking *q, double zone_end) {
 }
 
 /* Someone stands at the beginning of a lane that parts from this one. */
-static bool beginning_blocked(const dj__traffic *t, int i, int lane) {
+static bool beginning_blocked(const dj__traffic *t, int i, int lane, double base) {
   const dj__lane *l = &t->map->lane[lane];
   for (int n = l->conflict0; n < l->conflict0 + l->n_conflict; n++) {
     const dj__conflict *c = &t->map->conflict[n];
     if (!t->net->parting[n]) continue;
     for (int k = t->lane_head[c->lane]; k >= 0; k = t->entry[k].next) {
       const dj__entry *e = &t->entry[k];
-      if (e->agent != i && e->speed < 2 && e->front > 0 && (double)e->rear < c->other_to + 1.5)
-        return true;
+      if (e->agent == i || e->speed > 2 || base + (double)e->s <= 0) continue;
+      if (e->front > 0 && (double)e->rear < c->other_to + 1.5) return true;
     }
   }
   return false;
@@ -232,7 +232,7 @@ static dj__reason may_pass(const dj__traffic *t, asking q, int *last) {
     int lane = m->path[k];
     const dj__lane *l = &map->lane[lane];
     if (room-- <= 0) return DJ__REASON_YIELD;
-    if (beginning_blocked(t, q.i, lane)) return DJ__REASON_EXIT;
+    if (beginning_blocked(t, q.i, lane, base)) return DJ__REASON_EXIT;
     asking one = {q.i, k, base, q.v, q.half};
     for (int c = l->conflict0; c < l->conflict0 + l->n_conflict; c++)
       if (!t->net->parting[c] && !conflict_free(t, &one, &map->conflict[c]))
