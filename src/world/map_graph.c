@@ -407,7 +407,7 @@ static void look_beside(dj__map *m, dj__lane *l) {
   l->change_left = inner_left ? in_ok : out_ok;
   l->change_right = inner_left ? out_ok : in_ok;
   int step = l->id > 0 ? -1 : 1;
-  for (int id = -step; l->opposite < 0; id -= step) { /* across the centre, from inside out */
+  for (int id = step; l->opposite < 0; id += step) { /* across the centre, from inside out */
     int i = dj__section_lane(m, section, id);
     if (i < 0) break;
     if (m->road_lane[i].type == DJ__LANE_DRIVING) l->opposite = m->road_lane[i].lane;
