@@ -352,6 +352,7 @@ static int view(int argc, char **argv) {
 
 // ---- the command -------------------------------------------------------------------------------
 
+int dj__cmd_world(int argc, char **argv);
 int dj__cmd_world(int argc, char **argv) {
   static const struct {
     const char *name;
