@@ -161,10 +161,10 @@ static dj_status setup_models(dj__renderer *r) {
   return dj__gl_check("models");
 }
 
-/* A dome of unit directions from 12 degrees below the horizon to above. */
+/* A dome of unit directions from straight down to straight up. */
 static dj_status setup_sky(dj__renderer *r) {
-  enum { RINGS = 9, SIDES = 24 };
-  static const float ring[RINGS] = {-12, 0, 4, 9, 16, 26, 40, 60, 90};
+  enum { RINGS = 10, SIDES = 24 };
+  static const float ring[RINGS] = {-90, -12, 0, 4, 9, 16, 26, 40, 60, 90};
   float v[RINGS * (SIDES + 1)][3];
   uint16_t i[RINGS * SIDES * 6];
   int n = 0;
@@ -357,9 +357,10 @@ static dj_status gather(dj__renderer *r, const dj__view *v, dj__range out[N_PART
   n = take(r, n, s, n_seen, DJ__LIST_PAINT, 0, 150 * m);
   out[PART_PAINT].count = n - out[PART_PAINT].first;
   out[PART_GROUND].first = n;
-  n = take(r, n, s, n_seen, DJ__LIST_GROUND, 0, 1e9f);
-  n = take(r, n, s, n_seen, DJ__LIST_TERRAIN, 0, 60 * m);
-  n = take(r, n, s, n_seen, DJ__LIST_TERRAIN_FAR, 60 * m, 1e9f);
+  n = take(r, n, s, n_seen, DJ__LIST_GROUND, 0, 70 * m);
+  n = take(r, n, s, n_seen, DJ__LIST_GROUND_FAR, 70 * m, 1e9f);
+  n = take(r, n, s, n_seen, DJ__LIST_TERRAIN, 0, 35 * m);
+  n = take(r, n, s, n_seen, DJ__LIST_TERRAIN_FAR, 35 * m, 1e9f);
   out[PART_GROUND].count = n - out[PART_GROUND].first;
   out[PART_LEAF].first = n;
   n = take(r, n, s, n_seen, DJ__LIST_LEAF, 0, 40 * m);
@@ -492,7 +493,7 @@ static dj_status use(frame *f, dj__program_kind kind, int extra, dj__program **o
   glUniformMatrix4fv(p->at[DJ__U_SHADOW_FROM], 1, GL_FALSE, f->shadow_from);
   glUniformMatrix4fv(p->at[DJ__U_HEAD], 1, GL_FALSE, f->head);
   glUniform3f(p->at[DJ__U_WINDOW], 0.75f, 0.52f, 0.26f);
-  glUniform1f(p->at[DJ__U_BEAM], 1.1f * k->night);
+  glUniform1f(p->at[DJ__U_BEAM], 0.75f * k->night);
   return DJ_OK;
 }
 
@@ -610,7 +611,7 @@ static void fill_instance(const frame *f, const dj__actor *a, const dj__actor *b
   o[19] = phase_of(a, m);
   o[20] = (float)lamps_now(a, f->s);
   o[21] = (float)class_of((dj__kind)a->kind);
-  o[22] = a->kind == DJ__PEDESTRIAN ? 0.62f * fminf(1, a->speed / 1.2f) : 0.45f;
+  o[22] = a->kind == DJ__PEDESTRIAN ? 0.48f * fminf(1, a->speed / 1.2f) : 0.45f;
   o[23] = 0;
   uint32_t id = a->id & 0xffffff;
   memcpy(o + 24, &id, 4);

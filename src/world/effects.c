@@ -80,7 +80,8 @@ static void blot(dj__renderer *r, const dj__view *v, const dj__actor *a, double 
   }
 }
 
-static void actor_shadow(dj__renderer *r, const dj__view *v, const dj__sky *k, const dj__actor *a) {
+static void actor_shadow(dj__renderer *r, const dj__view *v, const dj__sky *k, const dj__actor *a,
+                         bool own) {
   double c = cos(a->yaw), s = sin(a->yaw);
   double lift = a->kind == DJ__PEDESTRIAN || a->height < 0.4 ? 0 : 0.15;
   double p[8][2], h[20][2], base[4][2];
@@ -98,7 +99,7 @@ static void actor_shadow(dj__renderer *r, const dj__view *v, const dj__sky *k, c
   }
   double contact = fmin(0.55, 0.25 + 0.3 * (1 - k->shadow)); // what the sky does not reach
   int n = hull(base, 4, h);
-  blot(r, v, a, h, n, fmin(0.45, 0.35 * a->width), (uint8_t)(255 * contact));
+  if (!own) blot(r, v, a, h, n, fmin(0.45, 0.35 * a->width), (uint8_t)(255 * contact));
   if (k->shadow < 0.05f) return;
   n = hull(p, 8, h);
   double dark = 1 - sqrt(1 - 0.92 * k->shadow); // pictures are square roots of light
@@ -171,9 +172,9 @@ static void actor_glows(dj__renderer *r, const dj__view *v, const dj__sky *k, co
 }
 
 static void rain(dj__renderer *r, const dj__view *v, const dj__scene *s, float amount) {
-  int n = (int)(260 * amount);
-  double fall = 8.5, box = 9; // m/s, m a side
-  uint8_t c[4] = {205, 212, 222, 80};
+  int n = (int)(900 * amount);
+  double fall = 8.5, box = 14; // m/s, m a side
+  uint8_t c[4] = {200, 208, 218, 62};
   double drift = 0.12 * s->weather.wind;
   for (int k = 0; k < n; k++) {
     dj__u32x4 x = dj__philox(77, (uint64_t)k, 0);
@@ -186,8 +187,8 @@ static void rain(dj__renderer *r, const dj__view *v, const dj__scene *s, float a
     }
     const double *R = v->pose.R;
     double z = p[0] * R[6] + p[1] * R[7] + p[2] * R[8];
-    if (z < 0.6) continue;
-    double w = 0.004 + 0.0012 * z, length = 0.35;
+    if (z < 0.9) continue;
+    double w = 0.0016 + 0.0011 * z, length = 0.26;
     double low[3] = {p[0] - drift * length, p[1], p[2] - length};
     for (int i = 0; i < 3; i++)
       low[i] -= 0.018 * s->speed * (i == 0 ? cos(s->yaw) : i == 1 ? sin(s->yaw) : 0);
@@ -220,7 +221,7 @@ void dj__effects(dj__renderer *r, const dj__scene *s, const dj__view *v, const d
     const dj__actor *a = &s->actor[i];
     double at[3] = {a->x, a->y, a->z}, d = hypot(a->x - v->pose.p[0], a->y - v->pose.p[1]);
     if (d > 90 || !in_front(v, at, 10)) continue;
-    actor_shadow(r, v, k, a);
+    actor_shadow(r, v, k, a, a->id == s->ego_id);
   }
   range[0] = (dj__range){0, r->n_stream};
   if (k->night > 0.05f && !r->indoor) {
@@ -233,12 +234,13 @@ void dj__effects(dj__renderer *r, const dj__scene *s, const dj__view *v, const d
         beam_on_road(r, v, a, 0.30 * k->night);
       actor_glows(r, v, k, a);
     }
-    static const uint8_t lamp[4] = {255, 214, 150, 150};
+    static const uint8_t lamp[4] = {255, 205, 135, 62}, core[4] = {255, 236, 200, 200};
     for (int i = 0; i < r->n_lamp; i++) {
       const dj__lamp *l = &r->lamp[i];
       double at[3] = {l->x, l->y, l->z};
       if (!in_front(v, at, 0)) continue;
-      glow(r, v, k, at, 0.55, l->z - 6.5, lamp);
+      glow(r, v, k, at, 0.95, l->z - 6.5, lamp);
+      glow(r, v, k, at, 0.28, l->z - 6.5, core);
     }
   }
   range[1] = (dj__range){range[0].count, r->n_stream - range[0].count};

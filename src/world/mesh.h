@@ -113,10 +113,11 @@ void dj__mesh_append(dj__mesh *m, const dj__mesh *other);
 
 /* ---- chunks: the static world by squares ---- */
 typedef enum dj__list {
-  DJ__LIST_SOLID,   /* buildings, walls */
-  DJ__LIST_DETAIL,  /* lamps, signs, fences, kerbs' small parts: near only */
-  DJ__LIST_GROUND,  /* roads, pavements */
-  DJ__LIST_TERRAIN, /* near */
+  DJ__LIST_SOLID,      /* buildings, walls */
+  DJ__LIST_DETAIL,     /* lamps, signs, fences, kerbs' small parts: near only */
+  DJ__LIST_GROUND,     /* roads, pavements */
+  DJ__LIST_GROUND_FAR, /* the same with fewer triangles */
+  DJ__LIST_TERRAIN,    /* near */
   DJ__LIST_TERRAIN_FAR,
   DJ__LIST_PAINT,
   DJ__LIST_LEAF, /* with holes: near trees */

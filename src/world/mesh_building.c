@@ -64,7 +64,7 @@ static bool make_site(site *t, dj__world_mesh *w) {
   t->taken = calloc((size_t)t->nx * (size_t)t->ny, 1);
   if (!t->taken) return false;
   for (int k = 0; k < m->n_point; k++)
-    take_disc(t, m->point[k].x, m->point[k].y, 0.5 * m->point[k].width + 0.4, ROAD);
+    take_disc(t, m->point[k].x, m->point[k].y, 0.5 * m->point[k].width, ROAD);
   return true;
 }
 
@@ -132,13 +132,16 @@ static void quad4(dj__mesh *m, const block *b, const double c[4][3], double tile
   dj__mesh_quad(m, p, (const double(*)[2])uv);
 }
 
-static void flat_roof(dj__mesh *m, const block *b, double z, uint32_t tint) {
+static void flat_roof(dj__world_mesh *w, const block *b, double z, uint32_t tint) {
+  dj__mesh *m = dj__world_list(w, DJ__LIST_SOLID, b->x, b->y);
   double x = 0.5 * b->length, y = 0.5 * b->depth, h = 0.6;
   dj__look(m, DJ__TEX_GRAVEL, DJ__CLASS_BUILDING, 0xffffff);
   const double top[4][3] = {{-x, -y, z}, {x, -y, z}, {x, y, z}, {-x, y, z}};
   quad4(m, b, top, 5);
   dj__look(m, DJ__TEX_WALL, DJ__CLASS_BUILDING, tint);
   walls(m, b, z, z + h, 3, 0, 0.06, 0, 255);
+  m = dj__world_list(w, DJ__LIST_DETAIL, b->x, b->y);
+  dj__look(m, DJ__TEX_WALL, DJ__CLASS_BUILDING, tint);
   block in = *b; // the parapet's inner side
   in.length -= 0.5;
   in.depth -= 0.5;
@@ -158,8 +161,10 @@ static void flat_roof(dj__mesh *m, const block *b, double z, uint32_t tint) {
 }
 
 /* A gable roof, its ridge along the front. */
-static void gable(dj__mesh *m, const block *b, double z, double rise, double over, uint32_t tiles,
-                  uint32_t wall) {
+static void gable(dj__world_mesh *w, const block *b, double z, double rise, double over,
+                  uint32_t tiles, uint32_t wall) {
+  dj__mesh *m = dj__world_list(w, DJ__LIST_SOLID, b->x, b->y),
+           *d = dj__world_list(w, DJ__LIST_DETAIL, b->x, b->y);
   double x = 0.5 * b->length, y = 0.5 * b->depth, ox = x + over, oy = y + over;
   double low = z - rise * over / y;
   dj__look(m, DJ__TEX_TILES, DJ__CLASS_BUILDING, tiles);
@@ -168,11 +173,12 @@ static void gable(dj__mesh *m, const block *b, double z, double rise, double ove
   const double back[4][3] = {{ox, oy, low}, {-ox, oy, low}, {-ox, 0, z + rise}, {ox, 0, z + rise}};
   quad4(m, b, front, 3.2);
   quad4(m, b, back, 3.2);
-  m->look.c[3] = 90; // undersides of the eaves
+  dj__look(d, DJ__TEX_WALL, DJ__CLASS_BUILDING, wall); // undersides of the eaves
+  d->look.c[3] = 90;
   const double f2[4][3] = {{ox, -oy, low - 0.05}, {-ox, -oy, low - 0.05}, {-x, -y, z}, {x, -y, z}};
   const double b2[4][3] = {{-ox, oy, low - 0.05}, {ox, oy, low - 0.05}, {x, y, z}, {-x, y, z}};
-  quad4(m, b, f2, 3);
-  quad4(m, b, b2, 3);
+  quad4(d, b, f2, 3);
+  quad4(d, b, b2, 3);
   dj__look(m, DJ__TEX_WALL, DJ__CLASS_BUILDING, wall);
   for (int side = -1; side <= 1; side += 2) {
     double p[3][3];
@@ -228,10 +234,10 @@ static void town_block(site *t, block *b, bool shops) {
         0.25 * (row + floors), shift, shops ? 235 : 150);
   bool pitched = tex != DJ__TEX_OFFICE && floors < 6 && dj__rng_below(&t->rng, 3) > 0;
   if (pitched) {
-    gable(m, b, top, uniform(t, 2.2, 3.6), 0.35, pick(t, roofs, 4), tint);
+    gable(t->w, b, top, uniform(t, 2.2, 3.6), 0.35, pick(t, roofs, 4), tint);
     return;
   }
-  flat_roof(m, b, top, tint);
+  flat_roof(t->w, b, top, tint);
   dj__mesh *d = dj__world_list(t->w, DJ__LIST_DETAIL, b->x, b->y);
   dj__look(d, DJ__TEX_METAL, DJ__CLASS_BUILDING, 0xc0c0c0);
   double p[3];
@@ -253,7 +259,7 @@ static void house(site *t, block *b) {
   m->look.glow = 200;
   double row = 0.5 * (double)dj__rng_below(&t->rng, 2);
   walls(m, b, z + 0.35, top, 2.3, row, row + 0.5 * floors, (int)dj__rng_below(&t->rng, 4), 170);
-  gable(m, b, top, uniform(t, 2.4, 3.8), 0.5, pick(t, roofs, 5), tint);
+  gable(t->w, b, top, uniform(t, 2.4, 3.8), 0.5, pick(t, roofs, 5), tint);
   dj__mesh *d = dj__world_list(t->w, DJ__LIST_DETAIL, b->x, b->y);
   static const uint32_t doors[4] = {0x5a2a20, 0x274a38, 0x2c3c58, 0x6a5a40};
   double p[3];
@@ -407,12 +413,35 @@ static bool put_building(site *t, int road, double s, int left, block *b, double
                          double room) {
   lot(t->w->map, road, s, left, front + 0.5 * b->depth, b);
   if (!rectangle(t, b->x, b->y, b->length + room, b->depth + room, b->yaw, FREE)) return false;
-  (void)rectangle(t, b->x, b->y, b->length, b->depth, b->yaw, HOUSE);
+  (void)rectangle(t, b->x, b->y, b->length - 0.8, b->depth - 0.8, b->yaw, HOUSE);
   double f[3];
   to_world(b, 0, -0.5 * b->depth, 0, f);
   b->ground = dj__map_height(t->w->map, f[0], f[1]);
   b->base = fmin(lowest(t, b), b->ground) - 0.6;
   return true;
+}
+
+/* Paving between a pavement and the houses' fronts. */
+static void apron(site *t, const block *b, double front) {
+  dj__world_mesh *w = t->w;
+  double y1 = -0.5 * b->depth + 0.2, y0 = -0.5 * b->depth - front - 0.1, x = 0.5 * b->length + 0.4;
+  const double c[4][2] = {{-x, y0}, {x, y0}, {x, y1}, {-x, y1}};
+  double p[4][3], uv[4][2];
+  for (int k = 0; k < 4; k++) {
+    to_world(b, c[k][0], c[k][1], 0, p[k]);
+    double q[3];
+    to_world(b, c[k][0], y0 - 0.3, 0, q); // on the pavement
+    p[k][2] = dj__map_height(w->map, q[0], q[1]) - 0.01;
+    uv[k][0] = c[k][0] / 2.4;
+    uv[k][1] = c[k][1] / 2.4;
+  }
+  for (int far = 0; far < 2; far++) {
+    dj__mesh *m = dj__world_list(w, far ? DJ__LIST_GROUND_FAR : DJ__LIST_GROUND, b->x, b->y);
+    dj__look(m, DJ__TEX_PAVING, DJ__CLASS_SIDEWALK, 0xe8e6e2);
+    m->look.n[3] = -60;
+    m->look.c[3] = 215;
+    dj__mesh_quad(m, p, (const double(*)[2])uv);
+  }
 }
 
 static void along_town(site *t, int road, int left) {
@@ -422,12 +451,13 @@ static void along_town(site *t, int road, int left) {
     block b = {.length = 3 * floor(uniform(t, 4, 9)), .depth = uniform(t, 11, 15)};
     bool put = false;
     for (; b.length >= 9 && !put; b.length -= 3)
-      put = put_building(t, road, s + 0.5 * b.length, left, &b, 0.4, 0);
+      put = put_building(t, road, s + 0.5 * b.length, left, &b, 1.6, 0.3);
     if (!put) {
       s += 5;
       continue;
     }
     b.length += 3; // the loop took it off once more
+    apron(t, &b, 1.6);
     town_block(t, &b, shops || dj__rng_below(&t->rng, 5) == 0);
     s += b.length + (dj__rng_below(&t->rng, 4) ? 0.05 : uniform(t, 3, 9));
   }

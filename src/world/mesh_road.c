@@ -29,7 +29,7 @@ static station station_at(const dj__map *m, int road, double s) {
 }
 
 /* Steps that keep chords within a few centimetres of the curve, in plan and in height. */
-static int stations(const dj__map *m, int road, double s0, double s1, station *o) {
+static int stations(const dj__map *m, int road, double s0, double s1, bool far, station *o) {
   int n = 0;
   double s = s0;
   while (n < MAX_STATIONS - 1) {
@@ -41,8 +41,8 @@ static int stations(const dj__map *m, int road, double s0, double s1, station *o
     (void)dj__road_z(m, road, s, &slope0);
     (void)dj__road_z(m, road, fmin(s1, s + 4), &slope1);
     double bend = fmax(fabs(p.curv), 2.0 * fabs(slope1 - slope0) / 4);
-    double step = sqrt(0.24 / fmax(bend, 1e-4));
-    step = step < 1 ? 1 : step > 8 ? 8 : step;
+    double step = sqrt((far ? 2.5 : 0.24) / fmax(bend, 1e-4)), most = far ? 30 : 8;
+    step = step < 1 ? 1 : step > most ? most : step;
     double left = s1 - s;
     s += left < 1.5 * step ? (left <= step ? left : 0.5 * left) : step;
     if (s > s1) s = s1;
@@ -155,6 +155,7 @@ static void shifted(const edge *e, double by, double dz, int n, edge *o) {
 typedef struct work { /* one section being built */
   dj__world_mesh *w;
   int road, section, n;
+  bool far; /* for the list of few triangles */
   station q[MAX_STATIONS];
   edge a, b, c, d;
 } work;
@@ -169,6 +170,10 @@ static void raised(work *k, const span *s) {
   const double z = DJ__KERB;
   edge *left = &k->a, *right = &k->b;
   left->dz = right->dz = z;
+  if (k->far) {
+    strip(k->w, DJ__LIST_GROUND_FAR, &top, k->q, k->n, left, right, NAN, NAN, walk ? 2.4 : 6);
+    return;
+  }
   if (s->open_left) {
     shifted(left, 0, -0.02, k->n, &k->c); // face
     strip(k->w, DJ__LIST_DETAIL, &face, k->q, k->n, &k->c, left, 0, 0.1, 1.6);
@@ -199,7 +204,8 @@ static void build_span(work *k, const span *s, bool in_junction) {
   }
   dj__vertex look = asphalt_look(k->w, k->road);
   if (s->kind == SURFACE_BIKE) look = look_of(DJ__TEX_ASPHALT, DJ__CLASS_ROAD, 0xd08c78, -100);
-  strip(k->w, DJ__LIST_GROUND, &look, k->q, k->n, &k->a, &k->b, NAN, NAN, TILE);
+  strip(k->w, k->far ? DJ__LIST_GROUND_FAR : DJ__LIST_GROUND, &look, k->q, k->n, &k->a, &k->b, NAN,
+        NAN, TILE);
 }
 
 static void build_section(work *k) {
@@ -431,24 +437,27 @@ static double road_height(const dj__map *m, double x, double y, double otherwise
 }
 
 /* A fan over the outline in three rings, so that it follows the lanes' heights. */
-static void junction_fan(dj__world_mesh *w, const dj__junction *j, int road) {
+static void junction_fan(dj__world_mesh *w, const dj__junction *j, int road, bool far) {
   const dj__map *m = w->map;
-  static const double ring[3] = {0.45, 0.8, 1.0};
-  dj__mesh *o = dj__world_list(w, DJ__LIST_GROUND, j->x, j->y);
+  static const double near_rings[3] = {0.45, 0.8, 1.0}, far_rings[3] = {1, 1, 1};
+  const double *ring = far ? far_rings : near_rings;
+  int rings = far ? 1 : 3;
+  dj__mesh *o = dj__world_list(w, far ? DJ__LIST_GROUND_FAR : DJ__LIST_GROUND, j->x, j->y);
   o->look = asphalt_look(w, road);
   double up[3] = {0, 0, 1}, c[3] = {j->x, j->y, road_height(m, j->x, j->y, j->z) - 0.01};
-  int n = j->n_outline;
-  uint32_t middle = dj__mesh_vertex(o, c, up, c[0] / TILE, c[1] / TILE), before[3] = {0}, now[3];
+  int all = j->n_outline, n = all < 24 || !far ? all : 24;
+  uint32_t middle = dj__mesh_vertex(o, c, up, c[0] / TILE, c[1] / TILE), before[3] = {0},
+           now[3] = {0};
   for (int k = 0; k <= n; k++) {
-    const double *e = m->outline[j->outline0 + k % n];
-    for (int i = 0; i < 3; i++) {
+    const double *e = m->outline[j->outline0 + k % n * all / n];
+    for (int i = 0; i < rings; i++) {
       double p[3] = {c[0] + (e[0] - c[0]) * ring[i], c[1] + (e[1] - c[1]) * ring[i], 0};
       p[2] = road_height(m, p[0], p[1], c[2]) - 0.01;
       now[i] = dj__mesh_vertex(o, p, up, p[0] / TILE, p[1] / TILE);
     }
     if (k) {
       dj__mesh_triangle(o, middle, before[0], now[0]);
-      for (int i = 0; i < 2; i++) {
+      for (int i = 0; i + 1 < rings; i++) {
         dj__mesh_triangle(o, before[i], before[i + 1], now[i + 1]);
         dj__mesh_triangle(o, before[i], now[i + 1], now[i]);
       }
@@ -472,8 +481,11 @@ void dj__mesh_roads(dj__world_mesh *w) {
       k->section = r->section0 + i;
       double s0 = m->section[k->section].s, s1 = dj__section_end(m, road, k->section);
       if (s1 - s0 < 1e-3) continue;
-      k->n = stations(m, road, s0, s1, k->q);
-      build_section(k);
+      for (int far = 1; far >= 0; far--) {
+        k->far = far;
+        k->n = stations(m, road, s0, s1, far, k->q);
+        build_section(k);
+      }
       build_marks(k, s0, s1);
     }
   }
@@ -481,7 +493,8 @@ void dj__mesh_roads(dj__world_mesh *w) {
   for (int j = 0; j < m->n_junction; j++) {
     const dj__junction *q = &m->junction[j];
     if (q->n_outline > 2 && q->n_connection > 0)
-      junction_fan(w, q, m->connection[q->connection0].connecting);
+      for (int far = 0; far < 2; far++)
+        junction_fan(w, q, m->connection[q->connection0].connecting, far);
   }
   stop_lines(w);
   crossings(w);
@@ -533,25 +546,6 @@ static void ground_grid(dj__world_mesh *w, dj__list list, double x0, double y0, 
     }
 }
 
-/* Skirts hide the steps between near and far squares. */
-static void ground_skirt(dj__world_mesh *w, double x0, double y0) {
-  dj__mesh *o = dj__world_list(w, DJ__LIST_TERRAIN_FAR, x0 + 1, y0 + 1);
-  const double c[5][2] = {{0, 0}, {1, 0}, {1, 1}, {0, 1}, {0, 0}};
-  for (int k = 0; k < 4; k++) {
-    double p[4][3], uv[4][2] = {{0}};
-    for (int e = 0; e < 2; e++) {
-      double x = x0 + DJ__CHUNK * c[k + e][0], y = y0 + DJ__CHUNK * c[k + e][1];
-      double h = dj__map_ground(w->map, x, y);
-      double low[3] = {x, y, h - 3}, high[3] = {x, y, h};
-      memcpy(p[e], low, sizeof low);
-      memcpy(p[3 - e], high, sizeof high);
-      uv[e][0] = uv[3 - e][0] = (x + y) / 6;
-      uv[3 - e][1] = 0.5;
-    }
-    dj__mesh_quad(o, p, (const double(*)[2])uv);
-  }
-}
-
 void dj__mesh_terrain(dj__world_mesh *w) {
   const dj__map *m = w->map;
   for (int j = 0; j < w->ny; j++)
@@ -565,7 +559,6 @@ void dj__mesh_terrain(dj__world_mesh *w) {
       } else {
         ground_grid(w, DJ__LIST_TERRAIN, x0, y0, 2, 0, false);
       }
-      ground_grid(w, DJ__LIST_TERRAIN_FAR, x0, y0, 2, lane >= 0 ? 0.45 : 0.1, town);
-      ground_skirt(w, x0, y0);
+      ground_grid(w, DJ__LIST_TERRAIN_FAR, x0, y0, 2, 0.4, town);
     }
 }

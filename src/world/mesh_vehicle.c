@@ -33,8 +33,8 @@ static const section sedan[] = {{-2.28, 0.46, 0.82, 0.84, 0.74, 0.70, 0},
                                 {-0.25, 0.20, 0.95, 1.44, 0.90, 0.64, SIDE_GLASS},
                                 {0.35, 0.20, 0.94, 1.40, 0.90, 0.64, SIDE_GLASS | TOP_GLASS},
                                 {1.10, 0.20, 0.92, 0.96, 0.89, 0.80, 0},
-                                {1.95, 0.22, 0.81, 0.84, 0.85, 0.74, 0},
-                                {2.22, 0.30, 0.67, 0.70, 0.78, 0.68, 0},
+                                {1.95, 0.22, 0.81, 0.84, 0.88, 0.76, 0},
+                                {2.22, 0.27, 0.67, 0.70, 0.82, 0.70, 0},
                                 {2.28, 0.42, 0.58, 0.60, 0.72, 0.62, 0}};
 static const section estate[] = {{-2.32, 0.48, 0.84, 0.86, 0.76, 0.72, 0},
                                  {-2.26, 0.28, 0.98, 1.06, 0.84, 0.74, SIDE_GLASS | TOP_GLASS},
@@ -282,7 +282,7 @@ static void car(dj__model *d, const section *s, int n, double rear, double front
   d->height = (float)top;
   d->axle[0] = (float)front;
   d->axle[1] = (float)rear;
-  d->wheel_y = 0.79f;
+  d->wheel_y = 0.76f;
   d->wheel_r = 0.32f;
   for (int lod = 0; lod < DJ__ACTOR_LODS; lod++) {
     dj__mesh *m = &d->lod[lod];
@@ -295,6 +295,9 @@ static void car(dj__model *d, const section *s, int n, double rear, double front
         if (i == 0 || i == n - 1 || (i != 1 && i != n - 2)) few[k++] = s[i];
       loft(m, few, k, true);
     }
+    fixed(m, 0x0e0f11, 0); // the floor, between the wheels
+    m->look.c[3] = 90;
+    dj__mesh_box(m, 0, 0, 0.17, 0.52, d->length - 0.5, 1.36, 0, 1, false);
     wheels(m, d, lod, 0.905);
     lamps(m, s, n, s[n - 1].low + 0.10, s[0].belt - 0.24, 0.16, 0.02);
     if (lod == 2) continue;

@@ -353,5 +353,9 @@ dj_status dj__render_view(dj__renderer *r, const dj__scene *s, const double posi
   at->z = (float)position[2];
   at->yaw = at->pitch = at->roll = 0;
   at->ego_id = UINT32_MAX;
-  return dj__render(r, at, NULL, &rig, out);
+  float far = r->far;
+  r->far = fmaxf(far, 5000); // towns from above
+  dj_status status = dj__render(r, at, NULL, &rig, out);
+  r->far = far;
+  return status;
 }

@@ -101,14 +101,14 @@ static void sun_light(float up, float cloud, float c[3]) {
   static const float extinction[3] = {0.06f, 0.13f, 0.27f};
   float mass = 1 / (fmaxf(up, 0) + 0.09f);
   for (int k = 0; k < 3; k++)
-    c[k] = 1.75f * expf(-extinction[k] * mass) * smooth(-0.03f, 0.04f, up) * (1 - 0.97f * cloud);
+    c[k] = 1.45f * expf(-extinction[k] * mass) * smooth(-0.03f, 0.04f, up) * (1 - 0.97f * cloud);
 }
 
 static void sky_colours(dj__sky *k, float up, float cloud) {
   static const float night_z[3] = {0.0016f, 0.0024f, 0.0055f},
                      night_h[3] = {0.0055f, 0.0062f, 0.0095f};
   static const float dusk_z[3] = {0.045f, 0.065f, 0.14f}, dusk_h[3] = {0.34f, 0.22f, 0.16f};
-  static const float day_z[3] = {0.10f, 0.22f, 0.50f}, day_h[3] = {0.50f, 0.62f, 0.76f};
+  static const float day_z[3] = {0.15f, 0.30f, 0.62f}, day_h[3] = {0.60f, 0.73f, 0.87f};
   static const float white[3] = {0.62f, 0.65f, 0.69f};
   float day = smooth(0.02f, 0.40f, up), dusk = smooth(-0.20f, 0.05f, up);
   float z[3], h[3];
@@ -142,10 +142,11 @@ void dj__sky_of(const dj__weather *w, float exposure_stops, dj__sky *k) {
   sun_light(up, cover, k->sun_colour);
   sky_colours(k, up, cover);
   for (int i = 0; i < 3; i++) {
-    k->sky[i] = 0.75f * (0.62f * k->zenith[i] + 0.38f * k->fog[i]) + 0.10f * cover * k->fog[i];
+    k->sky[i] = 1.0f * (0.55f * k->zenith[i] + 0.45f * k->fog[i]) + 0.10f * cover * k->fog[i];
     k->ground[i] = 0.24f * (k->sky[i] + 0.55f * k->sun_colour[i] * fmaxf(up, 0));
     k->glow[i] = 0.5f * k->sun_colour[i];
   }
+  for (int i = 0; i < 3; i++) k->zenith[i] *= 1 + 0.35f * (1 - cover); // eyes like it blue
   clouds(k, w);
   k->night = 1 - smooth(-0.06f, 0.12f, up + 0.05f * (1 - cover));
   k->density = 0.00045f + 0.0016f * w->rain + 0.075f * w->fog * w->fog;
@@ -153,7 +154,7 @@ void dj__sky_of(const dj__weather *w, float exposure_stops, dj__sky *k) {
   k->wet = fmaxf(w->wet, w->rain);
   k->shadow = grey(k->sun_colour) * low / (grey(k->sun_colour) * low + grey(k->sky) + 1e-4f);
   float mean = grey(k->sun_colour) * fmaxf(up, 0) + 1.2f * grey(k->sky) + 0.03f * k->night;
-  float exposure = 0.78f / (0.055f + mean) * exp2f(exposure_stops);
+  float exposure = 1.08f / (0.055f + mean) * exp2f(exposure_stops);
   scale(k->sun_colour, exposure);
   scale(k->sky, exposure);
   scale(k->ground, exposure);

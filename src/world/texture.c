@@ -135,7 +135,7 @@ static pixel grass(const layer *l, int u, int v) {
   float blade = noise((float)u * 1.0f, (float)v, 128, l->seed) - 0.5f,
         patch = fractal((float)u, (float)v, 4, 4, l->seed + 1),
         fine = rand2(u, v, l->seed + 3) - 0.5f;
-  pixel c = mix(rgb(0x56702f), rgb(0x7c8a45), patch * 1.6f - 0.3f);
+  pixel c = mix(rgb(0x5a6e38), rgb(0x87895a), patch * 1.8f - 0.4f);
   return scaled(c, 1 + 0.38f * blade + 0.20f * fine);
 }
 static pixel field(const layer *l, int u, int v) {
@@ -207,6 +207,7 @@ static pixel bark(const layer *l, int u, int v) {
 /* One window with frame and sill; dark glass that mirrors the sky; alpha 1 where it is lit at
  * night. */
 static void window(layer *l, int u0, int v0, int w, int h, pixel frame, bool lit, int bars) {
+  frame.a = 0;
   rect(l, u0 - 3, v0 - 4, w + 6, 4, scaled(frame, 0.80f)); // sill
   rect(l, u0 - 2, v0, w + 4, h + 2, frame);
   for (int v = 0; v < h; v++)
