@@ -314,7 +314,8 @@ static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double q
   if (fabs(to - e->way.to) < 1e-6 && quick == 1)
     p->way = e->way;
   else
-    dj__swerve_make(&p->way, e->s, all->d, all->slope, to, quick * change_length(e, to - all->d), e->model);
+    dj__swerve_make(&p->way, e->s, all->d, all->slope, to, quick * change_length(e, to - all->d),
+                    e->model);
   roll_forward(e, p);
   return p;
 }

@@ -91,8 +91,8 @@ static other see_other(const dj__traffic *t, const dj__intent *u, const dj__conf
   o.out = u->dist + (float)c->other_to + half;
   o.to_end = u->dist + (float)t->map->lane[c->lane].length;
   float v_max = fmaxf(m->v_free, o.v + 0.5f), accel = fmaxf(m->accel, 0.5f);
-  /* people judge by the speed they see, and that someone may speed up a little */
-  o.soon = dj__travel_time(o.in, o.v, 0.7f * accel, fminf(v_max, o.v + 3));
+  /* people judge by the speed they see, and expect those to set off who stand */
+  o.soon = dj__travel_time(o.in, o.v, 0.7f * accel, fminf(v_max, fmaxf(1.1f * o.v, 3)));
   o.late = dj__travel_time(o.out, o.v, 0.4f * accel, 0.8f * v_max);
   o.sure = u->order > 0;
   if (dj__is_external(t, u->agent)) /* has no rights, but a speed */
@@ -129,9 +129,11 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
   float in = (float)(q->base + c->from) - q->half, out = (float)(q->base + c->to) + q->half;
   float soon = dj__travel_time(in, q->v, m->accel, m->v_free);
   /* where both go on in one lane it is enough to be well in it: the other one follows */
-  float past = c->merge ? fminf(out, in + 2 * q->half + 4 * m->scale) : out;
+  float past = c->merge ? fminf(out, in + fminf(2 * q->half, 6) + 4 * m->scale) : out;
   float late = dj__travel_time(past, q->v, 0.7f * m->accel, fmaxf(0.9f * m->v_free, 1));
   float my_end = (float)(q->base + t->map->lane[m->path[q->k]].length);
+  /* who has waited long takes smaller gaps (Polus et al., Transportation Research F 8, 2005) */
+  float spare = GAP - 1.8f * dj__clampf((m->wait - 8) / 40, 0, 1);
   for (int k = t->intent_head[c->lane]; k >= 0; k = t->intent[k].next) {
     if (t->intent[k].agent == q->i) continue;
     other o = see_other(t, &t->intent[k], c);
@@ -139,14 +141,14 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
     if (o.sure) {
       if (o.late + 0.5f < soon) continue;
       if (c->merge && o.in <= 0 && o.to_end < my_end - q->half) continue; /* is followed */
-      if (late + GAP + 0.5f < o.soon) continue;
+      if (late + spare + 0.5f < o.soon) continue;
       return false;
     }
     if (!c->yield || held_by_light(t, o.agent, c->lane)) continue;
     const dj__mind *u = &t->mind[o.agent];
     if (!dj__is_external(t, o.agent) && o.v < 0.3f && u->still > 3 && m->wait > 3) continue;
     if (dj__is_external(t, o.agent) && o.v < 0.1f && m->wait > 6) continue;
-    if (late + GAP < o.soon) continue;
+    if (late + spare < o.soon) continue;
     return false;
   }
   return true;
@@ -221,6 +223,15 @@ static double first_shared(const dj__traffic *t, int lane) {
   return from;
 }
 
+/* Whoever stands on this lane may keep others from another way than the one it takes itself. */
+static bool in_the_way(const dj__traffic *t, int lane) {
+  const dj__lane *l = &t->map->lane[lane];
+  if (l->junction >= 0 && t->map->junction[l->junction].roundabout) return true;
+  for (int n = l->conflict0; n < l->conflict0 + l->n_conflict; n++)
+    if (!t->net->parting[n] && !t->map->conflict[n].merge) return true;
+  return false;
+}
+
 /* Asks for path[k] and for what follows without room to stand. On success the last of these is
  * *last. */
 static dj__reason may_pass(const dj__traffic *t, asking q, int *last) {
@@ -251,7 +262,8 @@ static dj__reason may_pass(const dj__traffic *t, asking q, int *last) {
       }
       if (next - end > need) break;
     }
-    if (!more) return exit_room(t, &one, end) ? DJ__REASON_NONE : DJ__REASON_EXIT;
+    if (!more)
+      return !in_the_way(t, lane) || exit_room(t, &one, end) ? DJ__REASON_NONE : DJ__REASON_EXIT;
   }
 }
 
@@ -349,7 +361,8 @@ float dj__junctions_decide(dj__traffic *t, int i, float reach, float *until) {
       if (!held && gap < 4 * m->scale && q.v < 0.5f) waits = true;
       int last = q.k;
       /* cyclists come in from their lane before they turn with the others */
-      if (!held && !no && t->agents.kind[i] == DJ__CYCLIST && fabsf(t->agents.t[i]) > 1.1f)
+      if (!held && !no && t->agents.kind[i] == DJ__CYCLIST && fabsf(t->agents.t[i]) > 1.1f &&
+          m->wait < 15)
         no = DJ__REASON_YIELD;
       if (!held && !no && gap > -1.5f) no = may_pass(t, q, &last);
       if (!held && no) {

@@ -260,7 +260,7 @@ static bool side_free_on(const dj__traffic *t, int i, int lane, float base, floa
     const dj__entry *e = &t->entry[k];
     if (e->agent == i || e->lo > hi || e->hi < lo) continue;
     float closing = fmaxf(e->speed - a->speed[i], 0), s = base + e->s;
-    float safe = 1.5f + closing * closing / 3 + closing;
+    float safe = 0.6f + closing * closing / 3 + closing;
     if (s < 0 && base + e->front + safe > -half) return false;
     if (s >= 0 && base + e->rear < half + 0.5f) return false;
   }
