@@ -492,7 +492,7 @@ static dj_status use(frame *f, dj__program_kind kind, int extra, dj__program **o
   glUniform3fv(p->at[DJ__U_NEXT_OFFSET], 1, f->next_offset);
   glUniformMatrix4fv(p->at[DJ__U_SHADOW_FROM], 1, GL_FALSE, f->shadow_from);
   glUniformMatrix4fv(p->at[DJ__U_HEAD], 1, GL_FALSE, f->head);
-  glUniform3f(p->at[DJ__U_WINDOW], 0.75f, 0.52f, 0.26f);
+  glUniform3f(p->at[DJ__U_WINDOW], 0.55f, 0.37f, 0.18f);
   glUniform1f(p->at[DJ__U_BEAM], 0.75f * k->night);
   return DJ_OK;
 }
@@ -808,6 +808,10 @@ dj_status dj__draw_shadow_map(dj__renderer *r, const dj__scene *s) {
   columns(clip, clip_columns);
   glBindFramebuffer(GL_FRAMEBUFFER, r->shadow.frame);
   glViewport(0, 0, SHADOW_SIZE, SHADOW_SIZE);
+  glEnable(GL_DEPTH_TEST);
+  glDepthFunc(GL_LESS);
+  glDepthMask(GL_TRUE);
+  glDisable(GL_BLEND);
   glClear(GL_DEPTH_BUFFER_BIT);
   glEnable(GL_SCISSOR_TEST); // the rim stays empty: outside there is no shadow
   glScissor(2, 2, SHADOW_SIZE - 4, SHADOW_SIZE - 4);

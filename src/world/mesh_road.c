@@ -39,10 +39,12 @@ static int stations(const dj__map *m, int road, double s0, double s1, bool far, 
     double slope0, slope1;
     dj__road_at(m, road, s, &p);
     (void)dj__road_z(m, road, s, &slope0);
-    (void)dj__road_z(m, road, fmin(s1, s + 4), &slope1);
+    (void)dj__road_z(m, road, fmin(s1, s + 4), &slope1); // over some metres
     double bend = fmax(fabs(p.curv), 2.0 * fabs(slope1 - slope0) / 4);
-    double step = sqrt((far ? 2.5 : 0.24) / fmax(bend, 1e-4)), most = far ? 30 : 8;
-    step = step < 1 ? 1 : step > most ? most : step;
+    bool small = m->road[road].zone == DJ__ZONE_TRACK;
+    double sag = small ? 0.008 : far ? 2.5 : 0.24, most = small ? 0.5 : far ? 30 : 8;
+    double least = small ? 0.05 : 1, step = sqrt(sag / fmax(bend, 1e-4));
+    step = step < least ? least : step > most ? most : step;
     double left = s1 - s;
     s += left < 1.5 * step ? (left <= step ? left : 0.5 * left) : step;
     if (s > s1) s = s1;

@@ -154,7 +154,7 @@ void dj__sky_of(const dj__weather *w, float exposure_stops, dj__sky *k) {
   k->wet = fmaxf(w->wet, w->rain);
   k->shadow = grey(k->sun_colour) * low / (grey(k->sun_colour) * low + grey(k->sky) + 1e-4f);
   float mean = grey(k->sun_colour) * fmaxf(up, 0) + 1.2f * grey(k->sky) + 0.03f * k->night;
-  float exposure = 1.08f / (0.055f + mean) * exp2f(exposure_stops);
+  float exposure = 1.25f / (0.08f + mean) * exp2f(exposure_stops);
   scale(k->sun_colour, exposure);
   scale(k->sky, exposure);
   scale(k->ground, exposure);
@@ -162,5 +162,5 @@ void dj__sky_of(const dj__weather *w, float exposure_stops, dj__sky *k) {
   scale(k->fog, exposure);
   scale(k->glow, exposure);
   scale(k->cloud_colour, exposure);
-  k->lamp = 0.055f * exposure * k->night;
+  k->lamp = 0.046f * exposure * k->night;
 }
