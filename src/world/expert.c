@@ -8,8 +8,8 @@
 #include "world/pilot.h"
 
 #define CAR_LENGTH 4.7
-#define RISE       2.6 /* m/s^3: how fast the wanted acceleration rises and falls, for comfort */
-#define FALL       3.0
+#define RISE       2.4 /* m/s^3: how fast the wanted acceleration rises and falls, for comfort */
+#define FALL       2.6
 
 /* ---- where it is ---- */
 static void find_itself(dj__expert *e, const dj__world *w) {
@@ -39,7 +39,7 @@ static void restart_way(dj__expert *e, double to) {
  * turned by most of a bend's angle. */
 static double curvature_ahead(const dj__expert *e, double s, double *swerve) {
   enum { SAMPLES = 6 };
-  double way = e->v * 0.34 / e->model->steer_rate, sum = 0;
+  double way = e->v * 0.22 / e->model->steer_rate, sum = 0;
   for (int i = 0; i < SAMPLES; i++) {
     double at = s + way * i / (SAMPLES - 1), bend;
     (void)dj__swerve_at(&e->way, at, NULL, &bend);
@@ -78,8 +78,8 @@ static double steer(const dj__expert *e, const dj__world *w) {
 }
 
 static double smooth_accel(const dj__expert *e, double wanted) {
-  double dt = DJ__WORLD_DT, fall = wanted < -5 ? 40 : wanted < -3 ? 2 * FALL : FALL;
-  double a = fmax(e->accel - fall * dt, fmin(e->accel + (e->accel < -3 ? 8 : RISE) * dt, wanted));
+  double dt = DJ__WORLD_DT, fall = wanted < -4.8 ? 40 : wanted < -3 ? 1.3 * FALL : FALL;
+  double a = fmax(e->accel - fall * dt, fmin(e->accel + (e->accel < -3 ? 4 : RISE) * dt, wanted));
   return a;
 }
 
@@ -127,6 +127,7 @@ static dj_status drive(void *self, const dj__sense *in, const dj__world *w, dj__
   dj__plan plan;
   dj__expert_plan(e, &plan);
   e->way = plan.way;
+  e->back = plan.back;
   e->accel = smooth_accel(e, plan.accel);
   double a = e->accel;
   if (e->v < 0.3 && plan.accel < 0.02) a = e->accel = fmin(e->accel, -0.8); /* stands firmly */

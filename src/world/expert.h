@@ -22,13 +22,13 @@
 
 enum {
   DJ__SEEN = 64,  /* agents taken into account */
-  DJ__AHEAD = 20, /* forecast steps */
+  DJ__AHEAD = 22, /* forecast steps */
   DJ__STOPS = 48,
   DJ__ZEBRAS = 256,
   DJ__CAPS = 16,
   DJ__MEETS = 2048 /* conflicts on a guide */
 };
-#define DJ__AHEAD_DT 0.4 /* s */
+#define DJ__AHEAD_DT 0.45 /* s */
 
 typedef struct dj__box { /* where somebody is on the guide */
   float lo, hi;          /* stations */
@@ -40,7 +40,8 @@ typedef struct dj__box { /* where somebody is on the guide */
 typedef struct dj__seen {
   int agent;
   uint8_t kind;
-  bool person, passable, behind; /* passable: one may go round it; behind: follows the ego */
+  bool person, passable, oncoming,
+      behind; /* passable: one may go round it; behind: follows the ego */
   double v;
   float length, width;
   float margin; /* m to keep aside */
@@ -70,6 +71,8 @@ typedef struct dj__swerve { /* m to the left of the guide: quintic from s0 over 
 typedef struct dj__plan { /* one path, rolled forward */
   dj__swerve way;
   double accel, lowest; /* m/s^2: now; lowest on the way */
+  double back;          /* station from which on it may return to the lane */
+  bool opposed;         /* somebody who comes towards it stops it */
   double progress, hit; /* m in 8 s; s until a collision, or HUGE_VAL */
   double cost, quick;   /* quick: share of the usual length */
   int blocker;          /* index in seen of what holds it back first, or -1 */
@@ -97,6 +100,7 @@ typedef struct dj__expert {
   int n_stop;
   /* memories */
   dj__swerve way;
+  double back;   /* of the plan */
   double accel;  /* last one asked for */
   double waited; /* s that it has stood */
   double calm;   /* s for which the way should not change */

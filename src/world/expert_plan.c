@@ -6,7 +6,7 @@
 #include "world/score.h"
 
 /* IDM's parameters (Treiber et al. 2000), for a calm driver. */
-#define ACCEL     1.5  /* m/s^2 */
+#define ACCEL     1.4  /* m/s^2 */
 #define BRAKE     1.8  /* m/s^2 */
 #define HEADWAY   1.4  /* s */
 #define HARDEST   8.0  /* m/s^2 */
@@ -58,11 +58,13 @@ static pose pose_at(const dj__expert *e, double s) {
 /* Would the box, going straight on from p at speed v, hit somebody within 0.9 s? */
 static bool runs_into(const dj__expert *e, const dj__seen *o, const pose *p, double v, int j) {
   for (int k = 1; k <= 3; k++) {
-    const dj__box *b = &o->at[j + k / 2 < DJ__AHEAD ? j + k / 2 : DJ__AHEAD];
-    double run = 0.32 * k * v;
+    double run = 0.35 * k * v, at = fmin(j + 0.3 * k / DJ__AHEAD_DT, DJ__AHEAD - 1e-3);
+    const dj__box *b = &o->at[(int)at], *c = b + 1;
+    double f = at - (int)at, x = (double)b->x + f * (double)(c->x - b->x),
+           y = (double)b->y + f * (double)(c->y - b->y);
     if (dj__boxes_touch(p->x + run * cos(p->yaw), p->y + run * sin(p->yaw), p->yaw,
-                        e->model->length + 0.3, e->model->width + 0.1, (double)b->x, (double)b->y,
-                        (double)b->yaw, (double)o->length, (double)o->width))
+                        e->model->length + 0.3, e->model->width + 0.3, x, y, (double)b->yaw,
+                        (double)o->length, (double)o->width))
       return true;
   }
   return false;
@@ -170,10 +172,10 @@ static double follow(const dj__expert *e, double v, double gap, double lead, dou
 /* Free road. */
 static double approach(const dj__expert *e, double s, double v, double most) {
   double accel = fmin(ACCEL, e->model->max_accel * 0.7);
-  double v0 = fmin(most, fmin(speed_at(e, s + 0.5 * v), speed_at(e, s)));
+  double v0 = fmin(most, fmin(speed_at(e, s + 0.8 * v), speed_at(e, s)));
   double a = (v0 - v) / 0.9;
   if (a > 0) return fmin(a, accel * fmax(0.25, 1 - pow(v / fmax(v0, 0.1), 4)));
-  return fmax(a, -2.2);
+  return fmax(a, -2.4);
 }
 
 /* Does somebody who crosses the way leave it before the ego is there? */
@@ -219,20 +221,29 @@ static bool hits(const roll *r, const dj__seen *o, int j, double s) {
   return in_way(r, b, s - r->half, s + r->half, 0.1f * (float)r->e->scale);
 }
 
+/* The way, and back to the lane where that will be possible. */
+static double and_back(const dj__expert *e, const dj__plan *p, double s, double *slope) {
+  if (s < p->back || p->way.to == 0) return dj__swerve_at(&p->way, s, slope, NULL);
+  double length = (10 + 2.5 * fabs(p->way.to)) * e->scale, u = fmin(1, (s - p->back) / length);
+  if (slope) *slope = -p->way.to * 30 * u * u * (1 - u) * (1 - u) / length;
+  return p->way.to * (1 - u * u * u * (10 - 15 * u + 6 * u * u));
+}
+
 static void roll_forward(const dj__expert *e, dj__plan *p) {
   roll r = {.e = e, .half = 0.5 * e->model->length, .wide = 0.5 * e->model->width};
   r.step = fmax(0.1, 1.5 * e->scale);
   r.s0 = e->mid - 8 * e->scale;
   double ahead = e->model->wheelbase + e->model->front, slope;
   for (int i = 0; i < TABLE; i++) {
-    double at = r.s0 + i * r.step, d = dj__swerve_at(&p->way, at - ahead, &slope, NULL);
-    r.d[i] = (float)dj__swerve_at(&p->way, at, NULL, NULL);
+    double at = r.s0 + i * r.step, d = and_back(e, p, at - ahead, &slope);
+    r.d[i] = (float)and_back(e, p, at, NULL);
     r.front[i] = (float)(d + ahead * slope);
   }
   double swerves = p->way.s0 + p->way.length + 0.5 * e->model->wheelbase;
   double s = e->mid, v = e->v;
   p->hit = HUGE_VAL;
   p->blocker = -1;
+  p->opposed = false;
   p->lowest = 0;
   for (int i = 0; i < DJ__AHEAD; i++) {
     double a = approach(e, s, v, s < swerves ? p->way.speed : HUGE_VAL), held = HUGE_VAL;
@@ -246,6 +257,7 @@ static void roll_forward(const dj__expert *e, dj__plan *p) {
       if (x < held) {
         held = x;
         if (x < 0.3 && x < a && p->blocker < 0) p->blocker = k;
+        if (x < 0 && x < a && e->seen[k].oncoming) p->opposed = true;
       }
     }
     a = fmax(-HARDEST, fmin(a, held));
@@ -290,7 +302,7 @@ static void price(const dj__expert *e, dj__plan *p, double most) {
   double own = fmax(to + half - g.own_left, -to + half - g.own_right);
   p->cost = most - p->progress + (0.8 * fabs(to) + 0.7 * fabs(to - e->way.to)) / scale;
   if (own > 0.2 * scale) p->cost += 2;
-  if (over_left > 0.2 * scale) p->cost += 5;
+  if (over_left > 0.2 * scale) p->cost += p->opposed ? 45 : 5;
   if (over_right > 0.2 * scale) p->cost += 3;
   if (p->hit < 1e3) p->cost += 60 + 60 * (DJ__AHEAD * DJ__AHEAD_DT - p->hit);
   p->cost += 4 * fmax(0, -p->lowest - 3.5);
@@ -303,7 +315,7 @@ typedef struct plans {
 } plans;
 
 /* Rolls out the way to offset `to`, unless there is one like it already. */
-static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double quick) {
+static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double quick, double back) {
   to = fmax(all->lo, fmin(all->hi, to));
   for (int i = 0; i < all->n; i++)
     if (fabs(all->p[i].way.to - to) < 0.15 * e->scale && all->p[i].quick == quick)
@@ -311,6 +323,7 @@ static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double q
   if (all->n == MAX_PLANS) return NULL;
   dj__plan *p = &all->p[all->n++];
   p->quick = quick;
+  p->back = back;
   if (fabs(to - e->way.to) < 1e-6 && quick == 1)
     p->way = e->way;
   else
@@ -320,10 +333,11 @@ static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double q
   return p;
 }
 
-/* Offsets that pass somebody on either side, with those close behind it (along the way) as well. */
-static void sides_of(const dj__expert *e, int blocker, double *left, double *right) {
+/* Offsets that pass somebody on either side, with those close behind it (along the way) as well;
+ * returns the station of their end. */
+static double sides_of(const dj__expert *e, int blocker, double *left, double *right) {
   const dj__seen *o = &e->seen[blocker];
-  double half = 0.5 * e->model->width, extra = 0.2 * e->scale, end = (double)o->at[0].hi;
+  double half = 0.5 * e->model->width, extra = 0.25 * e->scale, end = (double)o->at[0].hi;
   *left = (double)(o->at[0].left + o->margin) + half + extra;
   *right = (double)(o->at[0].right - o->margin) - half - extra;
   for (int pass = 0; pass < 3; pass++)
@@ -338,6 +352,7 @@ static void sides_of(const dj__expert *e, int blocker, double *left, double *rig
       *left = fmax(*left, (double)(q->at[0].left + q->margin) + half + extra);
       *right = fmin(*right, (double)(q->at[0].right - q->margin) - half - extra);
     }
+  return end;
 }
 
 void dj__expert_plan(dj__expert *e, dj__plan *best) {
@@ -348,23 +363,24 @@ void dj__expert_plan(dj__expert *e, dj__plan *best) {
   bounds(e, fmax(25 * e->scale, 2.5 * e->v), &all.lo, &all.hi);
   int row = dj__guide_row_at(&e->guide, e->mid + 0.5 * e->model->length);
   bool junction = e->map->lane[e->guide.row[row].a].junction >= 0;
-  dj__plan *keep = try_offset(e, &all, e->way.to, 1), *home = try_offset(e, &all, 0, 1);
+  dj__plan *keep = try_offset(e, &all, e->way.to, 1, e->back),
+           *home = try_offset(e, &all, 0, 1, HUGE_VAL);
   for (int k = 0; k < 2; k++) { /* round what blocks these two */
     const dj__plan *p = k ? keep : home;
     if (!p || p->blocker < 0) continue;
     const dj__seen *o = &e->seen[p->blocker];
     if (o->passable && (!junction || p->hit < 4)) {
       double left, right;
-      sides_of(e, p->blocker, &left, &right);
+      double back = sides_of(e, p->blocker, &left, &right) + 0.5 * e->model->length + 2 * e->scale;
       for (int q = 0; q < (e->v < 4 * e->scale + 0.5 ? 2 : 1); q++) {
-        if (left < all.hi + 0.05) (void)try_offset(e, &all, left, q ? 0.6 : 1);
-        if (right > all.lo - 0.05) (void)try_offset(e, &all, right, q ? 0.6 : 1);
+        if (left < all.hi + 0.05) (void)try_offset(e, &all, left, q ? 0.6 : 1, back);
+        if (right > all.lo - 0.05) (void)try_offset(e, &all, right, q ? 0.6 : 1, back);
       }
     }
     if (p->hit < 3.5 || p->lowest < -5)
       for (int j = 1; j <= 3; j++) {
-        (void)try_offset(e, &all, all.d + j * e->scale, 0.7);
-        (void)try_offset(e, &all, all.d - j * e->scale, 0.7);
+        (void)try_offset(e, &all, all.d + j * e->scale, 0.7, HUGE_VAL);
+        (void)try_offset(e, &all, all.d - j * e->scale, 0.7, HUGE_VAL);
       }
   }
   double most = 0;

@@ -135,14 +135,14 @@ static float margin_of(const dj__expert *e, const dj__agents *a, int i) {
   else if (a->kind[i] == DJ__CYCLIST || a->kind[i] == DJ__MOTORCYCLE)
     m = 0.6f;
   else if (a->flags[i] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC))
-    m = 0.25f;
+    m = 0.4f;
   return m * (float)e->scale;
 }
 
 void dj__expert_see(dj__expert *e, const dj__world *w) {
   int near[NEAR];
   const dj__agents *a = &w->agents;
-  double reach = (90 + 5 * e->v) * e->scale + 10;
+  double reach = (130 + 5 * e->v) * e->scale + 10;
   int n = dj__world_near(w, a->x[0], a->y[0], reach, near, NEAR);
   double half = 0.5 * e->model->length, lane = 0.5 * e->model->width;
   e->n_seen = 0;
@@ -161,6 +161,8 @@ void dj__expert_see(dj__expert *e, const dj__world *w) {
     forecast(e, w, i, o);
     if (o->to < o->from) continue;
     const dj__box *b = &o->at[0];
+    double way = dj__guide_at(&e->guide, 0.5 * (double)(b->lo + b->hi)).yaw;
+    o->oncoming = !o->person && cos((double)a->yaw[i] - way) < -0.5;
     double d = dj__swerve_at(&e->way, e->mid, NULL, NULL);
     o->behind = b->hi < (float)(e->mid + half * 0.5) && b->lo < (float)(e->mid - half) &&
                 b->left > (float)(d - lane) && b->right < (float)(d + lane);
