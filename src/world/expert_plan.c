@@ -17,7 +17,7 @@
 #define SLOWEST   1.5  /* m/s */
 enum {
   LOOK = 6 /* forecast steps that a crossing way is seen ahead */,
-  MAX_PLANS = 12,
+  MAX_PLANS = 16,
   TABLE = 128
 };
 
@@ -306,6 +306,10 @@ static void price(const dj__expert *e, dj__plan *p, double most) {
   if (over_right > 0.2 * scale) p->cost += 3;
   if (p->hit < 1e3) p->cost += 60 + 60 * (DJ__AHEAD * DJ__AHEAD_DT - p->hit);
   p->cost += 4 * fmax(0, -p->lowest - 3.5);
+  if (to == 0 && p->blocker >= 0 && e->seen[p->blocker].passable) { /* would stand athwart */
+    double room = (double)e->seen[p->blocker].at[0].lo - 6 * scale - e->model->front;
+    if (p->way.s0 + p->way.length > room && fabs(p->way.c[0]) > 0.7 * scale) p->cost += 25;
+  }
 }
 
 typedef struct plans {
@@ -365,6 +369,7 @@ void dj__expert_plan(dj__expert *e, dj__plan *best) {
   bool junction = e->map->lane[e->guide.row[row].a].junction >= 0;
   dj__plan *keep = try_offset(e, &all, e->way.to, 1, e->back),
            *home = try_offset(e, &all, 0, 1, HUGE_VAL);
+  if (fabs(all.d) > 0.7 * e->scale) (void)try_offset(e, &all, 0, 0.6, HUGE_VAL);
   for (int k = 0; k < 2; k++) { /* round what blocks these two */
     const dj__plan *p = k ? keep : home;
     if (!p || p->blocker < 0) continue;
@@ -372,9 +377,10 @@ void dj__expert_plan(dj__expert *e, dj__plan *best) {
     if (o->passable && (!junction || p->hit < 4)) {
       double left, right;
       double back = sides_of(e, p->blocker, &left, &right) + 0.5 * e->model->length + 2 * e->scale;
-      for (int q = 0; q < (e->v < 4 * e->scale + 0.5 ? 2 : 1); q++) {
-        if (left < all.hi + 0.05) (void)try_offset(e, &all, left, q ? 0.6 : 1, back);
-        if (right > all.lo - 0.05) (void)try_offset(e, &all, right, q ? 0.6 : 1, back);
+      static const double quick[] = {1, 0.6, 0.38};
+      for (int q = 0; q < (e->waited > 3 ? 3 : e->v < 4 * e->scale + 0.5 ? 2 : 1); q++) {
+        if (left < all.hi + 0.05) (void)try_offset(e, &all, left, quick[q], back);
+        if (right > all.lo - 0.05) (void)try_offset(e, &all, right, quick[q], back);
       }
     }
     if (p->hit < 3.5 || p->lowest < -5)

@@ -136,6 +136,8 @@ static float margin_of(const dj__expert *e, const dj__agents *a, int i) {
     m = 0.6f;
   else if (a->flags[i] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC))
     m = 0.4f;
+  bool stands = fabsf(a->speed[i]) < 0.1f && a->kind[i] != DJ__PEDESTRIAN;
+  if (stands && e->waited > 3) m *= 0.4f; /* squeezes by, slowly */
   return m * (float)e->scale;
 }
 
