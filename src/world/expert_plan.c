@@ -14,7 +14,7 @@
 #define YAW_RATE  0.55 /* rad/s */
 #define SLOW_DOWN 1.3  /* m/s^2 before curves */
 #define CAP_STEP  2.0  /* m */
-#define SLOWEST   1.5  /* m/s */
+#define SLOWEST   0.8  /* m/s */
 enum {
   LOOK = 6 /* forecast steps that a crossing way is seen ahead */,
   MAX_PLANS = 16,
@@ -175,7 +175,7 @@ static double approach(const dj__expert *e, double s, double v, double most) {
   double v0 = fmin(most, fmin(speed_at(e, s + 0.8 * v), speed_at(e, s)));
   double a = (v0 - v) / 0.9;
   if (a > 0) return fmin(a, accel * fmax(0.25, 1 - pow(v / fmax(v0, 0.1), 4)));
-  return fmax(a, -2.4);
+  return fmax(a, -2.8);
 }
 
 /* Does somebody who crosses the way leave it before the ego is there? */

@@ -158,7 +158,7 @@ static bool must_wait(const dj__expert *e, const dj__world *w, const dj__guide_m
       if (a.out + 0.2 > in || a.speed < 0.5) return true;
       continue;
     }
-    bool waits = a.speed < 0.3 && !dj__holds(m, c->lane); /* for the ego, or for somebody else */
+    bool waits = a.speed < 0.3 && (m->still > 6 || !dj__holds(m, c->lane)); /* for whomever */
     if (waits && e->waited > (m->stop_reason == DJ__REASON_YIELD ? 4 : 7)) continue;
     if (!c->yield && !(dj__holds(m, c->lane) || m->role == DJ__ROLE_RUN_RED)) continue;
     double after =

@@ -137,7 +137,7 @@ static float margin_of(const dj__expert *e, const dj__agents *a, int i) {
   else if (a->flags[i] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC))
     m = 0.4f;
   bool stands = fabsf(a->speed[i]) < 0.1f && a->kind[i] != DJ__PEDESTRIAN;
-  if (stands && e->waited > 3) m *= 0.4f; /* squeezes by, slowly */
+  if (stands && e->waited > 3) m *= 0.28f; /* squeezes by, slowly */
   return m * (float)e->scale;
 }
 
