@@ -119,8 +119,8 @@ static double start_speed(const dj__world *w, const dj__vehicle_model *model) {
       double d = way + (double)p->s - s;
       if (d >= 0) v2 = fmin(v2, 1.5 / (fabs((double)p->curvature) + 1e-4) + 2 * 1.5 * d);
     }
-    double line = l->stop >= 0 ? way + m->stop[l->stop].s - s - model->length : -1;
-    if (line > -model->length) v2 = fmin(v2, 2 * 1.5 * fmax(0, line));
+    double line = l->stop >= 0 ? way + m->stop[l->stop].s - s - model->length : 0;
+    if (l->stop >= 0 && line > -model->length) v2 = fmin(v2, 2 * 1.5 * fmax(0, line));
     if (aside) continue;
     way += l->length - s;
     s = 0;
