@@ -180,6 +180,7 @@ static dj_status check(const char *suite, int64_t limit, int64_t threads, double
   return DJ_OK;
 }
 
+int dj__cmd_drive(int argc, char **argv);
 int dj__cmd_drive(int argc, char **argv) {
   const char *suite = NULL, *replay = NULL, *rig_name = NULL;
   int64_t limit = 0, seed = -1, threads = 0;
