@@ -120,7 +120,7 @@ static bool cast_cut_in(dj__world *w) {
       double slower = fmax(v - (double)x->speed, 0);
       double least = fmax(3, 0.35 * v) + slower * REACTION + slower * slower / (2 * 4);
       double left = w->map->lane[other].length - (double)x->s;
-      if (gap < least || gap > least + 18 || slower > 5 || left < 15 + 4 * (double)x->speed)
+      if (gap < least || gap > least + 18 || slower > 6 || left < 15 + 4 * (double)x->speed)
         continue;
       if (room < gap + (double)a->length[x->agent] + 8) continue;
       (void)begin(w, DJ__EVENT_CUT_IN, x->agent, DJ__ROLE_CUT_IN);
@@ -150,7 +150,7 @@ static bool step_out(dj__world *w, int i) {
   int lane =
       dj__map_nearest(w->map, a->x[i], a->y[i], NAN, 1u << DJ__LANE_DRIVING, 12, &s, &lateral);
   if (lane < 0) return false;
-  dj__place p, q;
+  dj__place p;
   dj__map_at(w->map, lane, s, 0, &p);
   /* beyond the road's other side: mirrored at the ego's lane, then out until off the road */
   double nx = p.x - a->x[i], ny = p.y - a->y[i], d = hypot(nx, ny) + 1e-9, out = 2 * d;
@@ -163,7 +163,6 @@ static bool step_out(dj__world *w, int i) {
   double x = a->x[i] + out * nx, y = a->y[i] + out * ny;
   double to_s = 0, to_t;
   int walk = dj__map_nearest(w->map, x, y, NAN, 1u << DJ__LANE_SIDEWALK, 5, &to_s, &to_t);
-  (void)q;
   dj__pedestrian_jaywalk(w->traffic, i, x, y, walk, to_s);
   return true;
 }
@@ -203,12 +202,19 @@ static bool cast_jaywalker(dj__world *w) {
   return false;
 }
 
+static bool is_unseen(const dj__world *w, int lane, double s) {
+  double x, y;
+  dj__lane_xy(w->map, lane, s, 0, &x, &y);
+  return w->traffic->toy || hypot(x - w->agents.x[0], y - w->agents.y[0]) > UNSEEN - 4;
+}
+
 /* A place that the ego cannot see yet, on a plain stretch of its way, wide enough to get by. */
 static bool place_unseen(dj__world *w, int *lane, double *s) {
   double far = UNSEEN + 50 * (double)draw(w);
   if (w->traffic->toy) far = 3 + 2 * (double)draw(w);
   double clear = w->traffic->toy ? 0.8 : 30;
   if (!way_ahead(w, far, lane, s) || !plain(w, *lane, *s, clear, clear)) return false;
+  if (!is_unseen(w, *lane, *s)) return false;
   const dj__lane *l = &w->map->lane[*lane];
   return l->left >= 0 || l->right >= 0 || l->opposite >= 0;
 }
@@ -291,27 +297,30 @@ static bool cast_red_runner(dj__world *w) {
 }
 
 /* Someone who comes towards the ego swings out into its lane and back. */
-static bool cast_oncoming(dj__world *w) {
+static bool swings_out(const dj__world *w, int i, int lane, double room) {
   const dj__agents *a = &w->agents;
-  int lane = a->lane[0], lead;
-  double v = w->ego.vx;
-  if (lane < 0 || w->map->lane[lane].opposite < 0 || v < 4) return false;
-  const dj__lane *l = &w->map->lane[lane];
+  const dj__mind *m = &w->traffic->mind[i];
+  double v = (double)a->speed[i], closing = w->ego.vx + v;
+  if (!is_free_rider(w, i) || a->lane[i] != lane || v < 5) return false;
+  double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
+  if (gap < 5 * closing || gap > 8 * closing || room < gap + 10) return false;
+  if (m->leader >= 0 && (double)m->leader_gap < 60) return false;
+  return w->map->lane[lane].length - (double)a->s[i] > 25 + 5 * v;
+}
+
+static bool cast_oncoming(dj__world *w) {
+  int lead;
+  if (w->ego.vx < 4) return false;
   double room = leader_of_ego(w, &lead);
-  for (int e = w->traffic->lane_head[l->opposite]; e >= 0; e = w->traffic->entry[e].next) {
-    const dj__entry *x = &w->traffic->entry[e];
-    int i = x->agent;
-    if (!is_free_rider(w, i) || a->lane[i] != l->opposite || w->map->lane[l->opposite].left >= 0)
-      continue;
-    double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
-    double at = l->length * (1 - (double)a->s[i] / w->map->lane[l->opposite].length);
-    double closing = v + (double)a->speed[i];
-    if (at < (double)a->s[0] || gap < 5.5 * closing || gap > 9 * closing || room < gap + 10)
-      continue;
-    if ((double)w->traffic->mind[i].leader_gap < gap && w->traffic->mind[i].leader >= 0) continue;
-    if ((double)a->speed[i] < 5) continue;
-    (void)begin(w, DJ__EVENT_ONCOMING, i, DJ__ROLE_ONCOMING);
-    return true;
+  for (int k = w->route_at; k < w->route.n && w->route_from[k] < w->route_s + 200; k++) {
+    int lane = w->map->lane[w->route.lane[k]].opposite;
+    if (lane < 0 || w->map->lane[lane].left >= 0 || w->map->lane[lane].junction >= 0) continue;
+    for (int e = w->traffic->lane_head[lane]; e >= 0; e = w->traffic->entry[e].next) {
+      int i = w->traffic->entry[e].agent;
+      if (!swings_out(w, i, lane, room)) continue;
+      (void)begin(w, DJ__EVENT_ONCOMING, i, DJ__ROLE_ONCOMING);
+      return true;
+    }
   }
   return false;
 }
@@ -436,8 +445,8 @@ static void due(dj__world *w) {
   for (int k = 0; k < 3; k++) {
     int kind = (first + k) % DJ__N_EVENTS;
     if (!allowed(w, kind) || !CAST[kind](w)) continue;
-    double wait = -log(1 - (double)draw(w)) * EVERY / w->config.unruly;
-    w->cast.next = w->step + 60 + (uint64_t)(wait / DJ__WORLD_DT);
+    double wait = -log(1 - (double)draw(w)) * 0.7 * EVERY / w->config.unruly;
+    w->cast.next = w->step + 40 + (uint64_t)(wait / DJ__WORLD_DT);
     return;
   }
 }
@@ -448,19 +457,18 @@ static void enter_now(dj__world *w, int i) {
   dj__traffic_hash(w->traffic);
 }
 
-/* Overtakes the ego on the lane beside. */
-static void bring_overtaker(dj__world *w) {
-  const dj__agents *a = &w->agents;
-  if (a->lane[0] < 0) return;
-  const dj__lane *l = &w->map->lane[a->lane[0]];
-  int lane = l->left >= 0 ? l->left : l->right;
-  if (lane < 0) return;
-  double s = (double)a->s[0] * w->map->lane[lane].length / l->length - 62, v = w->ego.vx;
-  if (s < 2) return;
-  int i = put_vehicle(w, lane, s, 0, DJ__CAR);
+/* Drives ahead on the lane beside, much slower, until the ego comes near. */
+static void bring_beside(dj__world *w) {
+  int lane;
+  double s, v = w->ego.vx;
+  if (!way_ahead(w, UNSEEN, &lane, &s)) return;
+  const dj__lane *l = &w->map->lane[lane];
+  int other = l->left >= 0 ? l->left : l->right;
+  if (other < 0 || !plain(w, other, s, 6, 60) || !is_unseen(w, other, s)) return;
+  int i = put_vehicle(w, other, s, 0, DJ__CAR);
   if (i < 0) return;
-  w->agents.speed[i] = (float)(v + 3);
-  w->traffic->mind[i].v_factor = (float)fmax(1.1, (v + 6) / w->map->lane[lane].speed_limit);
+  w->agents.speed[i] = (float)(0.6 * v);
+  w->traffic->mind[i].v_factor = (float)fmax(0.6 * v / l->speed_limit, 0.3);
   enter_now(w, i);
 }
 
@@ -475,6 +483,7 @@ static void bring_ahead(dj__world *w, bool oncoming) {
     s = w->map->lane[l->opposite].length * (1 - s / l->length);
     lane = l->opposite;
   }
+  if (!is_unseen(w, lane, s)) return;
   int i = put_vehicle(w, lane, s, 0, DJ__CAR);
   if (i < 0) return;
   double v = fmin(w->ego.vx, w->map->lane[lane].speed_limit);
@@ -490,7 +499,7 @@ static void bring_person(dj__world *w) {
   double s, scale = w->traffic->toy ? 0.05 : 1;
   if (!way_ahead(w, UNSEEN * scale, &lane, &s) || !plain(w, lane, s, 4, 4)) return;
   int i = dj__agent_spare(w->traffic);
-  if (i < 0 || w->traffic->toy) return;
+  if (i < 0 || w->traffic->toy || !is_unseen(w, lane, s)) return;
   double f;
   const dj__lane_point *p = dj__lane_at(w->map, lane, s, &f);
   dj__rng r = {w->config.seed, ((uint64_t)DJ__RNG_EVENT << 32) | w->step, 1};
@@ -504,11 +513,68 @@ static void bring_person(dj__world *w) {
   enter_now(w, i);
 }
 
+/* Comes to the ego's next lights from the side, to be there when the ego is, and does not stop. */
+static bool bring_runner(dj__world *w) {
+  const dj__map *m = w->map;
+  double dist, v = w->ego.vx;
+  int stop = next_light(w, &dist), own = -1;
+  if (stop < 0 || v < 5 || dist < stopping(w, v) + 10 || dist > 75) return false;
+  for (int k = w->route_at; k + 1 < w->route.n; k++)
+    if (w->route.lane[k] == m->stop[stop].lane) own = w->route.lane[k + 1];
+  if (own < 0) return false;
+  double time = dj__world_time(w);
+  if (dj__map_light(m, stop, time + dist / v) != DJ__LIGHT_GREEN) return false;
+  for (int n = m->lane[own].conflict0; n < m->lane[own].conflict0 + m->lane[own].n_conflict; n++) {
+    const dj__conflict *c = &m->conflict[n];
+    const dj__lane *cross = &m->lane[c->lane];
+    if (c->merge || w->traffic->net->parting[n] || cross->n_pred < 1) continue;
+    double fast = fmin(cross->speed_limit, 11), eta = (dist + 4 + c->from) / v;
+    double before = fast * eta - c->other_from; /* m before the crossing lane's start */
+    int lane = dj__pred(m, c->lane, 0), line = m->lane[lane].stop;
+    if (line < 0 || dj__map_light(m, line, time + eta) != DJ__LIGHT_RED) continue;
+    double s = m->lane[lane].length - before;
+    if (s < 3 && m->lane[lane].n_pred > 0) {
+      lane = dj__pred(m, lane, 0);
+      s += m->lane[lane].length;
+    }
+    if (s < 3 || s > m->lane[lane].length - 3 || !is_unseen(w, lane, s)) continue;
+    int i = put_vehicle(w, lane, s, 0, DJ__CAR);
+    if (i < 0) continue;
+    dj__mind *mind = &w->traffic->mind[i];
+    mind->n_path = 1; /* towards the crossing lane */
+    if (lane != dj__pred(m, c->lane, 0)) mind->path[mind->n_path++] = dj__pred(m, c->lane, 0);
+    mind->path[mind->n_path++] = c->lane;
+    dj__agent_extend(w->traffic, i);
+    w->agents.speed[i] = (float)fast;
+    mind->v_factor = (float)(fast / cross->speed_limit);
+    (void)begin(w, DJ__EVENT_RED_RUNNER, i, DJ__ROLE_RUN_RED);
+    return true;
+  }
+  return false;
+}
+
+/* The lights' clock is set once, while the ego is still far, so that they turn yellow when it can
+ * just stop comfortably. */
+static bool time_light(dj__world *w, double farthest) {
+  double dist, v = fmax(w->ego.vx, 4);
+  int stop = next_light(w, &dist);
+  if (stop < 0 || dist > farthest) return false;
+  const dj__stop_line *l = &w->map->stop[stop];
+  double decide = 1.2 * v + v * v / (2 * 3.0), when = fmax((dist - decide) / v, 0.5);
+  double cycle = w->map->junction[l->junction].cycle;
+  w->config.start_time = l->green1 - when - (double)w->step * DJ__WORLD_DT;
+  while (w->config.start_time < 0 && cycle > 0) w->config.start_time += cycle;
+  w->traffic->time = dj__world_time(w);
+  return true;
+}
+
 static bool stage(dj__world *w, dj__event_kind kind) {
+  if (kind == DJ__EVENT_LIGHT_TURNS) return time_light(w, 100);
   if (CAST[kind](w)) return true;
+  if (kind == DJ__EVENT_RED_RUNNER) return bring_runner(w);
   if (w->cast.actors >= 4 || w->step % 60) return false;
   w->cast.actors++;
-  if (kind == DJ__EVENT_CUT_IN) bring_overtaker(w);
+  if (kind == DJ__EVENT_CUT_IN) bring_beside(w);
   if (kind == DJ__EVENT_HARD_BRAKE) bring_ahead(w, false);
   if (kind == DJ__EVENT_ONCOMING) bring_ahead(w, true);
   if (kind == DJ__EVENT_JAYWALKER) bring_person(w);
@@ -519,7 +585,7 @@ static void staged(dj__world *w) {
   int kind = w->config.staged.kind;
   if (kind < 0 || w->cast.staged || w->n_event >= MAX_EVENTS) return;
   if ((double)w->step * DJ__WORLD_DT < w->config.staged.after) return;
-  if (CAST[kind] && w->step % 2 == 0) w->cast.staged = stage(w, (dj__event_kind)kind);
+  if (w->step % 2 == 0) w->cast.staged = stage(w, (dj__event_kind)kind);
 }
 
 void dj__events_step(dj__world *w) {
@@ -538,17 +604,7 @@ uint64_t dj__events_digest(const dj__world *w, uint64_t h) {
   return dj__hash64(row, sizeof row, h);
 }
 
-/* A staged light turns yellow just when the ego has come so near that it can stop comfortably. */
 void dj__events_prepare(dj__world *w) {
   w->cast.light = -1;
   w->cast.next = (uint64_t)(4 / DJ__WORLD_DT);
-  if (w->config.staged.kind != DJ__EVENT_LIGHT_TURNS) return;
-  double dist, v = fmax(w->ego.vx, 4);
-  int stop = next_light(w, &dist);
-  if (stop < 0) return;
-  const dj__stop_line *l = &w->map->stop[stop];
-  double decide = 1.2 * v + v * v / (2 * 3.0), when = fmax((dist - decide) / v, 1);
-  w->config.start_time = l->green1 - when;
-  double cycle = w->map->junction[l->junction].cycle;
-  while (w->config.start_time < 0 && cycle > 0) w->config.start_time += cycle;
 }

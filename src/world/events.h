@@ -4,7 +4,7 @@
 
 #include "world/world.h"
 
-/* Before anyone moves: a light that is to turn red sets the clock of the lights. */
+/* Before anyone moves. */
 void dj__events_prepare(dj__world *w);
 /* Ends, goes on with and begins events; lists of the step are made already. */
 void dj__events_step(dj__world *w);

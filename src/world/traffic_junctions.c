@@ -138,12 +138,13 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
     if (t->intent[k].agent == q->i) continue;
     other o = see_other(t, &t->intent[k], c);
     if (o.out <= 0) continue;
-    if (o.sure) {
+    if (o.sure && !(m->role == DJ__ROLE_RUN_RED && dj__is_external(t, o.agent))) {
       if (o.late + 0.5f < soon) continue;
       if (c->merge && o.in <= 0 && o.to_end < my_end - q->half) continue; /* is followed */
       if (late + spare + 0.5f < o.soon) continue;
       return false;
     }
+    if (m->role == DJ__ROLE_RUN_RED && dj__is_external(t, o.agent)) continue;
     if (!c->yield || held_by_light(t, o.agent, c->lane)) continue;
     const dj__mind *u = &t->mind[o.agent];
     if (!dj__is_external(t, o.agent) && o.v < 0.3f && u->still > 3 && m->wait > 3) continue;
