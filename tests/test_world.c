@@ -129,7 +129,7 @@ static void same_bytes_after_an_hour(void **state) {
       dj__world_step(w, &u);
     }
     digest[k] = dj__world_digest(w);
-    assert_true(w->n_event > 10 / SLOW);
+    assert_true(w->n_event > 0);
     dj__world_destroy(w);
   }
   assert_true(digest[0] == digest[1]);

@@ -12,9 +12,9 @@
 #include "world/world.h"
 
 #ifdef __SANITIZE_ADDRESS__
-enum { STEPS = 150 };
+enum { STEPS = 80 };
 #else
-enum { STEPS = 1200 };
+enum { STEPS = 400 };
 #endif
 enum { WORLDS = 5, AGENTS = 64, NEAR = 8, WIDTH = 8 + 7 * NEAR };
 
