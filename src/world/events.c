@@ -14,6 +14,7 @@
 enum { MAX_EVENTS = 4096 };
 #define REACTION 1.0  /* s */
 #define UNSEEN   85.0 /* m ahead where things may be put */
+#define STANDS_S 32   /* s for which a lane stays blocked */
 #define EVERY    20.0 /* s between events at unruly = 1 */
 
 const char *dj__event_name(dj__event_kind k) {
@@ -380,6 +381,17 @@ static void steer_oncoming(dj__world *w, int n) {
   if (back && fabsf(a->t[i]) < 0.4f) end_event(w, n);
 }
 
+/* Who stood in the way drives on: queues behind it, and those on the other side who make room for
+ * each other, would otherwise never come apart. */
+static void drive_on(dj__world *w, int n) {
+  int i = w->event[n].agent;
+  end_event(w, n);
+  w->traffic->mind[i].role = DJ__ROLE_NONE;
+  w->traffic->mind[i].role_value = 0;
+  w->agents.flags[i] &= (uint8_t)~DJ__AGENT_PARKED;
+  w->agents.lamps[i] = 0;
+}
+
 /* Another second of event n. */
 static void go_on(dj__world *w, int n) {
   dj__event *e = &w->event[n];
@@ -412,7 +424,11 @@ static void go_on(dj__world *w, int n) {
     steer_oncoming(w, n);
     break;
   default:
-    if ((behind && d > 15) || d > 400) end_event(w, n);
+    if ((behind && d > 15) || d > 400) {
+      end_event(w, n);
+    } else if (m->role_time > STANDS_S) {
+      drive_on(w, n);
+    }
   }
 }
 
