@@ -172,6 +172,7 @@ typedef struct dj__signal {
   double yaw;             /* direction its face looks to */
   int from_lane, to_lane; /* lane ids it holds for; 0, 0: all in its direction */
   int controller;         /* of lights: map.controller, or -1 */
+  bool reference;         /* of a signal that stands elsewhere: holds here, is not seen here */
   int stop;               /* the (first) stop line it belongs to, or -1 */
 } dj__signal;
 

@@ -8,6 +8,7 @@
  */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "world/map_build.h"
 
@@ -154,28 +155,32 @@ static void make_stop(dj__build *b, int lane, const by_road *o, const int *cross
   p->green0 = g->controller; /* until phases are known */
 }
 
-/* Start of each controller's green, and the junction's cycle. */
-static void time_controllers(dj__map *m, double *start) {
+static int by_phase(const void *a, const void *b, void *user) {
+  const dj__map *m = user;
+  int x = *(const int *)a, y = *(const int *)b;
+  const dj__controller *p = &m->controller[x], *q = &m->controller[y];
+  if (p->junction != q->junction) return p->junction < q->junction ? -1 : 1;
+  if (p->sequence != q->sequence) return p->sequence < q->sequence ? -1 : 1;
+  return x < y ? -1 : x > y;
+}
+
+/* Start of each controller's green, and the junction's cycle. `order`: room for the controllers. */
+static void time_controllers(dj__map *m, double *start, int *order) {
   for (int j = 0; j < m->n_junction; j++) m->junction[j].cycle = 0;
+  for (int i = 0; i < m->n_controller; i++) order[i] = i;
+  if (m->n_controller) qsort_r(order, (size_t)m->n_controller, sizeof *order, by_phase, m);
+  double begin = 0, end = 0;
   for (int i = 0; i < m->n_controller; i++) {
-    const dj__controller *c = &m->controller[i];
+    const dj__controller *c = &m->controller[order[i]],
+                         *before = i ? &m->controller[order[i - 1]] : NULL;
     if (c->junction < 0) continue;
-    start[i] = 0; /* phases of earlier sequence numbers go first */
-    for (int pass = 0; pass < m->n_controller; pass++) {
-      const dj__controller *a = &m->controller[pass];
-      if (a->junction != c->junction || a->sequence >= c->sequence) continue;
-      bool longest = true;
-      double la = a->green + a->yellow + a->all_red;
-      for (int k = 0; k < m->n_controller && longest; k++) {
-        const dj__controller *e = &m->controller[k];
-        double le = e->green + e->yellow + e->all_red;
-        if (e->junction == a->junction && e->sequence == a->sequence && k != pass)
-          longest = la > le || (la == le && pass < k);
-      }
-      if (longest) start[i] += la;
-    }
-    double end = start[i] + c->green + c->yellow + c->all_red;
-    if (end > m->junction[c->junction].cycle) m->junction[c->junction].cycle = end;
+    if (!before || before->junction != c->junction)
+      begin = end = 0;
+    else if (before->sequence != c->sequence)
+      begin = end;
+    start[order[i]] = begin;
+    end = fmax(end, begin + c->green + c->yellow + c->all_red);
+    m->junction[c->junction].cycle = end;
   }
 }
 
@@ -203,8 +208,9 @@ static bool time_lights(dj__map *m) {
   double *start = calloc((size_t)m->n_controller + 1, sizeof *start);
   double *axis = calloc((size_t)m->n_junction + 1, sizeof *axis);
   bool *set = calloc((size_t)m->n_junction + 1, sizeof *set);
-  if (start && axis && set) {
-    time_controllers(m, start);
+  int *order = calloc((size_t)m->n_controller + 1, sizeof *order);
+  if (start && axis && set && order) {
+    time_controllers(m, start, order);
     for (int i = 0; i < m->n_stop; i++) {
       const dj__stop_line *p = &m->stop[i];
       const dj__lane *l = &m->lane[p->lane];
@@ -214,16 +220,37 @@ static bool time_lights(dj__map *m) {
     }
     for (int i = 0; i < m->n_stop; i++) time_stop(m, &m->stop[i], start, axis);
   }
-  bool ok = start && axis && set;
+  bool ok = start && axis && set && order;
+  free(order);
   free(start);
   free(axis);
   free(set);
   return ok;
 }
 
+static int crossing_by_road(const void *a, const void *b) {
+  const dj__crossing *p = a, *q = b;
+  if (p->road != q->road) return p->road < q->road ? -1 : 1;
+  return p->s < q->s ? -1 : p->s > q->s;
+}
+static int signal_by_road(const void *a, const void *b) {
+  const dj__signal *p = a, *q = b;
+  if (p->road != q->road) return p->road < q->road ? -1 : 1;
+  if (p->s != q->s) return p->s < q->s ? -1 : 1;
+  return strcmp(p->id, q->id);
+}
+
+/* In the order of roads, as files have them: what is made and what is read are then the same. */
+static void put_in_order(dj__map *m) {
+  if (m->n_crossing)
+    qsort(m->crossing, (size_t)m->n_crossing, sizeof *m->crossing, crossing_by_road);
+  if (m->n_signal) qsort(m->signal, (size_t)m->n_signal, sizeof *m->signal, signal_by_road);
+}
+
 dj_status dj__map_place_stops(dj__build *b) {
   dj__map *m = b->m;
   by_road o = {0};
+  put_in_order(m);
   place_signals(m);
   for (int i = 0; i < m->n_crossing; i++) place_crossing(b, &m->crossing[i]);
   int *crossing_of = malloc(((size_t)m->n_lane + 1) * sizeof *crossing_of); /* first entry, or -1 */
@@ -238,10 +265,8 @@ dj_status dj__map_place_stops(dj__build *b) {
     ok = !b->failed && time_lights(m);
   }
   for (int i = 0; ok && i < m->n_crossing; i++) {
-    dj__crossing *c = &m->crossing[i];
-    for (int k = 0; k < m->n_stop && !c->lights; k++)
-      c->lights = c->junction >= 0 && m->stop[k].junction == c->junction &&
-                  m->stop[k].control == DJ__CONTROL_LIGHTS;
+    int j = m->crossing[i].junction;
+    m->crossing[i].lights = j >= 0 && m->junction[j].cycle > 0;
   }
   free(crossing_of);
   free(o.start);

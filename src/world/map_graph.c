@@ -15,7 +15,8 @@
 #include "world/map_build.h"
 
 enum { MAX_POINTS = 6000000 };
-#define MAX_GAP 2.0 /* m */
+#define MAX_GAP    2.0 /* m */
+#define MAX_EXTENT 2e7 /* m */
 
 /* ---- sampling ---- */
 static bool has_graph_lane(dj__lane_type t) {
@@ -179,41 +180,65 @@ static void start_lane(dj__build *b, int road, int section, int i) {
                   .stop = -1};
 }
 
+typedef struct station { /* the road's line at one s */
+  dj__pose at;
+  double s, z, slope;
+} station;
+
+static bool sane(const dj__lane_point *p) {
+  return fabs(p->x) <= MAX_EXTENT && fabs(p->y) <= MAX_EXTENT && fabs(p->z) <= MAX_EXTENT &&
+         p->width <= 1e4f && isfinite(p->yaw) && isfinite(p->slope);
+}
+
+static dj_status sample_lane(dj__build *b, int road, int section, int i, const station *v, int n) {
+  dj__map *m = b->m;
+  dj__road_lane *own = &m->road_lane[m->section[section].lane0 + i];
+  int lane = m->n_lane;
+  start_lane(b, road, section, i);
+  for (int k = 0; k < n && !b->failed; k++) {
+    profile p;
+    cut(m, road, section, v[k].s, &p);
+    sample(b, lane, section, i, v[k].s, &p, &v[k].at, v[k].z, v[k].slope);
+    if (!b->failed && !sane(&m->point[m->n_point - 1]))
+      return dj_error(DJ_E_FORMAT,
+                      "%s: road %s, lane %d: at s=%g it lies beyond %g km or has no direction: "
+                      "expected curves and widths of roads",
+                      m->name, m->road[road].id, own->id, v[k].s, MAX_EXTENT / 1000);
+  }
+  if (b->failed) return dj_error(DJ_E_NOMEM, "%s: no memory for lanes", m->name);
+  own->lane = lane;
+  dj__lane *l = &m->lane[lane];
+  l->n_point = n;
+  if (!dj__lane_forward(&m->road[road], l->id)) reverse(m->point + l->point0, n);
+  measure(m, l);
+  return DJ_OK;
+}
+
 static dj_status sample_section(dj__build *b, int road, int section) {
   dj__map *m = b->m;
   double *s = NULL;
-  int n = stations(m, road, section, &s);
-  if (n < 0) return dj_error(DJ_E_NOMEM, "%s: no memory for lanes", m->name);
-  int n_lane = m->section[section].n_lane;
-  if ((int64_t)m->n_point + (int64_t)n * n_lane > MAX_POINTS) {
-    free(s);
-    return dj_error(DJ_E_LIMIT, "%s: lanes are longer than %d km in all, which is the most",
-                    m->name, MAX_POINTS / 1000);
+  int n = stations(m, road, section, &s), n_lane = m->section[section].n_lane;
+  station *v = n > 0 ? malloc((size_t)n * sizeof *v) : NULL;
+  dj_status status = DJ_OK;
+  if (!v) {
+    status = dj_error(DJ_E_NOMEM, "%s: no memory for lanes", m->name);
+  } else if ((int64_t)m->n_point + (int64_t)n * n_lane > MAX_POINTS) {
+    status = dj_error(DJ_E_LIMIT, "%s: lanes are longer than %d km in all, which is the most",
+                      m->name, MAX_POINTS / 1000);
   }
-  for (int i = 0; i < n_lane; i++) {
-    int index = m->section[section].lane0 + i;
-    m->road_lane[index].lane = -1;
-    if (m->road_lane[index].id == 0 || !has_graph_lane(m->road_lane[index].type)) continue;
-    m->road_lane[index].lane = m->n_lane;
-    start_lane(b, road, section, i);
-    if (b->failed) break;
-    int lane = m->n_lane - 1;
-    for (int k = 0; k < n; k++) {
-      dj__pose ref;
-      profile p;
-      double slope, z = dj__road_z(m, road, s[k], &slope);
-      dj__road_at(m, road, s[k], &ref);
-      cut(m, road, section, s[k], &p);
-      sample(b, lane, section, i, s[k], &p, &ref, z, slope);
-    }
-    if (b->failed) break;
-    dj__lane *l = &m->lane[lane];
-    l->n_point = n;
-    if (!dj__lane_forward(&m->road[road], l->id)) reverse(m->point + l->point0, n);
-    measure(m, l);
+  for (int k = 0; !status && k < n; k++) {
+    v[k].s = s[k];
+    dj__road_at(m, road, s[k], &v[k].at);
+    v[k].z = dj__road_z(m, road, s[k], &v[k].slope);
+  }
+  for (int i = 0; !status && i < n_lane; i++) {
+    dj__road_lane *l = &m->road_lane[m->section[section].lane0 + i];
+    l->lane = -1;
+    if (l->id != 0 && has_graph_lane(l->type)) status = sample_lane(b, road, section, i, v, n);
   }
   free(s);
-  return b->failed ? dj_error(DJ_E_NOMEM, "%s: no memory for lanes", m->name) : DJ_OK;
+  free(v);
+  return status;
 }
 
 dj_status dj__map_sample_lanes(dj__build *b) {

@@ -1,0 +1,17 @@
+/* OpenDRIVE's words for our enums: shared by reader and writer. */
+#ifndef DOJO_WORLD_XODR_H
+#define DOJO_WORLD_XODR_H
+
+#include "world/map.h"
+
+const char *dj__xodr_lane_type(dj__lane_type t);
+dj__lane_type dj__xodr_find_lane_type(const char *name); /* unknown ones are RESTRICTED */
+const char *dj__xodr_mark_type(dj__mark_type t);
+dj__mark_type dj__xodr_find_mark_type(const char *name); /* unknown ones are SOLID */
+const char *dj__xodr_zone(dj__zone z);
+dj__zone dj__xodr_find_zone(const char *name);
+/* Types of signs by the German catalogue (StVO), of lights by OpenDRIVE's own. */
+const char *dj__xodr_signal_type(dj__signal_kind k);
+dj__signal_kind dj__xodr_find_signal_kind(const char *type);
+
+#endif
