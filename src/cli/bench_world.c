@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "cli/bench_cameras.h"
 #include "cli/cli.h"
 #include "world/world.h"
 
@@ -141,6 +142,10 @@ static const struct {
     {"vector", "agent-steps/s", vector_models},
     {"vector-actions", "agent-steps/s", vector_actions},
     {"world", "steps/s", single},
+    {"camera", "frames/s", dj__bench_camera},
+    {"camera-labels", "frames/s", dj__bench_camera_labels},
+    {"camera-all", "frames/s", dj__bench_camera_all},
+    {"camera-ring6", "frames/s", dj__bench_camera_ring},
 };
 enum { N_ROWS = sizeof ROWS / sizeof *ROWS };
 

@@ -33,7 +33,10 @@ static const char HELP[] =
     "\n"
     "`steps` times whole training steps of recipes on made-up frames: forward, backward, update.\n"
     "`world` times the driving world: many worlds at once (64 agents each, with collisions, 8\n"
-    "neighbours and observations), and one world with its traffic.\n"
+    "neighbours and observations), one world with its traffic, and cameras (frames of 256 x 128 "
+    "and "
+    "of\n"
+    "six cameras of 400 x 224).\n"
     "\n"
     "Example: dojo bench ops --op conv2d --dtype bf16\n"
     "         dojo bench ops batch_norm layer_norm --json > norms.json\n"
@@ -190,7 +193,7 @@ static int list(void) {
   (void)printf("dojo bench ops    kernels of %d ops on %d large samples, beside the machine's "
                "peaks\n"
                "dojo bench steps  whole training steps of recipes\n"
-               "dojo bench world  the driving world: agent-steps, steps\n"
+               "dojo bench world  the driving world: agent-steps, steps, camera frames\n"
                "dojo bench --help says more; bench/run also compares with peers\n",
                ops, samples);
   return 0;

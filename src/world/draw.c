@@ -215,8 +215,10 @@ static dj_status setup_effects(dj__renderer *r) {
   glTexStorage2D(GL_TEXTURE_2D, 1, GL_DEPTH_COMPONENT24, SHADOW_SIZE, SHADOW_SIZE);
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_COMPARE_MODE, GL_COMPARE_REF_TO_TEXTURE);
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_COMPARE_FUNC, GL_LEQUAL);
-  glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MIN_FILTER, GL_LINEAR);
-  glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAG_FILTER, GL_LINEAR);
+  // on a processor the samples of a pixel smooth the edge enough
+  GLint filter = r->gl.software ? GL_NEAREST : GL_LINEAR;
+  glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MIN_FILTER, filter);
+  glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAG_FILTER, filter);
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_WRAP_S, GL_CLAMP_TO_EDGE);
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_WRAP_T, GL_CLAMP_TO_EDGE);
   glActiveTexture(GL_TEXTURE0);
@@ -493,7 +495,7 @@ static dj_status use(frame *f, dj__program_kind kind, int extra, dj__program **o
   glUniformMatrix4fv(p->at[DJ__U_SHADOW_FROM], 1, GL_FALSE, f->shadow_from);
   glUniformMatrix4fv(p->at[DJ__U_HEAD], 1, GL_FALSE, f->head);
   glUniform3f(p->at[DJ__U_WINDOW], 0.55f, 0.37f, 0.18f);
-  glUniform1f(p->at[DJ__U_BEAM], 0.75f * k->night);
+  glUniform1f(p->at[DJ__U_BEAM], 1.3f * k->night);
   return DJ_OK;
 }
 

@@ -52,9 +52,9 @@ static const section van[] = {{-2.65, 0.40, 1.10, 2.10, 0.93, 0.84, 0},
                               {2.02, 0.24, 1.12, 1.20, 0.96, 0.84, 0},
                               {2.48, 0.26, 0.98, 1.04, 0.92, 0.80, 0},
                               {2.62, 0.38, 0.76, 0.80, 0.84, 0.74, 0}};
-static const section bus[] = {{-6.0, 0.42, 1.25, 2.90, 1.20, 1.10, TOP_GLASS * 0},
-                              {-5.9, 0.32, 1.20, 3.02, 1.25, 1.16, SIDE_GLASS},
-                              {5.70, 0.32, 1.20, 3.02, 1.25, 1.16, SIDE_GLASS},
+static const section bus[] = {{-6.0, 0.42, 1.25, 2.90, 1.20, 1.10, 0},
+                              {-5.9, 0.32, 1.20, 3.02, 1.25, 1.205, SIDE_GLASS},
+                              {5.70, 0.32, 1.20, 3.02, 1.25, 1.205, SIDE_GLASS},
                               {5.92, 0.32, 1.20, 2.96, 1.24, 1.12, 0},
                               {6.0, 0.36, 1.15, 2.80, 1.20, 1.05, 0}};
 static const section cab[] = {{1.75, 0.55, 1.55, 3.05, 1.22, 1.12, 0},
@@ -346,7 +346,7 @@ static void make_lorry(dj__model *d) {
   for (int lod = 0; lod < DJ__ACTOR_LODS; lod++) {
     dj__mesh *m = &d->lod[lod];
     loft(m, cab, N, lod == 2);
-    dj__look(m, DJ__TEX_METAL, DJ__CLASS_TRUCK, 0xf0f0ee); // the box
+    dj__look(m, DJ__TEX_PLAIN, DJ__CLASS_TRUCK, 0xe2e2de); // the box
     m->look.lamp = DJ__PART_FIXED;
     dj__mesh_box(m, -1.25, 0, 1.10, 3.6, 5.6, 2.5, 0, 2.6, true);
     paint(m); // a band in the cab's colour

@@ -143,6 +143,7 @@ void dj__sky_of(const dj__weather *w, float exposure_stops, dj__sky *k) {
   sky_colours(k, up, cover);
   for (int i = 0; i < 3; i++) {
     k->sky[i] = 1.0f * (0.55f * k->zenith[i] + 0.45f * k->fog[i]) + 0.10f * cover * k->fog[i];
+    k->sky[i] = 0.7f * k->sky[i] + 0.3f * (k->fog[i] * 0.62f); // less blue than the sky itself
     k->ground[i] = 0.24f * (k->sky[i] + 0.55f * k->sun_colour[i] * fmaxf(up, 0));
     k->glow[i] = 0.5f * k->sun_colour[i];
   }

@@ -1,0 +1,166 @@
+/*
+ * Camera frames a second: a vehicle that drives along a street of a town, 30 vehicles, cyclists and
+ * people in view of it, with two frames under way while the next one is put together, as a recorder
+ * does it.
+ */
+#include "cli/bench_cameras.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "world/render.h"
+
+enum { PIECES = 10, IN_VIEW = 30 };
+
+static double now(void) {
+  struct timespec t;
+  (void)clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+static int by_value(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+typedef struct street {
+  dj__map *map;
+  dj__renderer *renderer;
+  dj__rig rig;
+  dj__scene *scene, *next;
+  int lane, frame, under_way;
+  dj__picture picture[DJ__RIG_CAMERAS];
+} street;
+
+static int long_lane(const dj__map *m) {
+  int best = -1;
+  for (int k = 0; k < m->n_lane; k++)
+    if (m->lane[k].type == DJ__LANE_DRIVING && m->lane[k].junction < 0 &&
+        m->lane[k].zone == DJ__ZONE_TOWN && (best < 0 || m->lane[k].length > m->lane[best].length))
+      best = k;
+  return best;
+}
+
+static void put(const street *t, dj__scene *s, double at, double left, dj__kind kind, float length,
+                float width, float height) {
+  dj__place p;
+  dj__map_at(t->map, t->lane, at, left, &p);
+  uint32_t id = 2 + (uint32_t)s->n_actor;
+  s->actor[s->n_actor++] = (dj__actor){.id = id,
+                                       .kind = (uint8_t)kind,
+                                       .variant = (uint8_t)(37 * id),
+                                       .x = p.x,
+                                       .y = p.y,
+                                       .z = (float)p.z,
+                                       .yaw = (float)(p.yaw + (left > 2 ? M_PI : 0)),
+                                       .length = length,
+                                       .width = width,
+                                       .height = height,
+                                       .speed = 1};
+}
+
+/* 30 m to drive, then back to the start. */
+static void look(const street *t, int frame, dj__scene *s) {
+  dj__place p;
+  double at = 2 + 0.4 * (frame % 75);
+  dj__map_at(t->map, t->lane, at, 0, &p);
+  *s = (dj__scene){.time = frame * 0.1,
+                   .x = p.x,
+                   .y = p.y,
+                   .z = (float)p.z,
+                   .yaw = (float)p.yaw,
+                   .speed = 4,
+                   .ego_id = 1};
+  (void)dj__weather_find("clear", &s->weather);
+  for (int k = 0; k < IN_VIEW; k++) {
+    double ahead = at + 10 + 2.4 * k;
+    switch (k % 5) {
+    case 0:
+      put(t, s, ahead, 0, DJ__CAR, 4.4f, 1.82f, 1.48f);
+      break;
+    case 1:
+      put(t, s, ahead, 3.4, k % 2 ? DJ__VAN : DJ__CAR, k % 2 ? 5.3f : 4.4f, 1.9f,
+          k % 2 ? 2.2f : 1.5f);
+      break;
+    case 2:
+      put(t, s, ahead, 1.6, DJ__CYCLIST, 1.75f, 0.6f, 1.75f);
+      break;
+    default:
+      put(t, s, ahead, k % 2 ? -3.4 : 6.8, DJ__PEDESTRIAN, 0.5f, 0.5f, 1.75f);
+    }
+  }
+}
+
+static dj_status step(street *t, bool flow) {
+  if (t->under_way == 2) {
+    DJ_TRY(dj__render_end(t->renderer, t->picture));
+    t->under_way--;
+  }
+  look(t, t->frame, t->scene);
+  if (flow) look(t, t->frame + 1, t->next);
+  t->frame++;
+  DJ_TRY(dj__render_begin(t->renderer, t->scene, flow ? t->next : NULL, &t->rig));
+  t->under_way++;
+  return DJ_OK;
+}
+
+static dj_status measure(street *t, bool flow, double seconds, dj__bench_world_result *r) {
+  double rate[PIECES];
+  for (int k = 0; k < 80; k++) DJ_TRY(step(t, flow)); // shaders compiled, all of the way seen once
+  for (int k = 0; k < PIECES; k++) {
+    double start = now(), end;
+    int n = 0;
+    do {
+      DJ_TRY(step(t, flow));
+      n++;
+      end = now();
+    } while (end - start < seconds / PIECES);
+    rate[k] = n * t->rig.n_camera / (end - start);
+  }
+  qsort(rate, PIECES, sizeof *rate, by_value);
+  r->value = 0.5 * (rate[PIECES / 2 - 1] + rate[PIECES / 2]);
+  r->fastest = rate[PIECES - 1];
+  return DJ_OK;
+}
+
+static dj_status row(const dj__bench_world_options *o, const char *rig, uint32_t layers,
+                     const char *what, dj__bench_world_result *r) {
+  street t = {.scene = calloc(1, sizeof *t.scene), .next = calloc(1, sizeof *t.next)};
+  dj_status s =
+      t.scene && t.next ? DJ_OK : dj_error(DJ_E_NOMEM, "no memory for a scene to be drawn");
+  if (!s) s = dj__rig_find(rig, &t.rig);
+  if (!s)
+    s = dj__map_generate(&(dj__town_config){.seed = 7, .style = DJ__TOWN_GRID, .hills = -1},
+                         &t.map);
+  if (!s) s = dj__renderer_create(t.map, &(dj__render_options){.layers = layers}, &t.renderer);
+  if (!s) {
+    t.lane = long_lane(t.map);
+    s = measure(&t, layers & DJ__LAYER_FLOW, o->seconds, r);
+    const dj_camera *c = &t.rig.camera[0].camera;
+    (void)snprintf(r->detail, sizeof r->detail, "%d x %d, %s, %d agents in view, %.60s", c->width,
+                   c->height, what, IN_VIEW, dj__renderer_name(t.renderer));
+  } else if (s == DJ_E_UNSUPPORTED) {
+    (void)snprintf(r->detail, sizeof r->detail, "not measured: %.140s", dj_error_message());
+    s = DJ_OK;
+  }
+  dj__renderer_destroy(t.renderer);
+  dj__map_destroy(t.map);
+  free(t.scene);
+  free(t.next);
+  return s;
+}
+
+dj_status dj__bench_camera(const dj__bench_world_options *o, dj__bench_world_result *r) {
+  return row(o, "mono", 0, "colour", r);
+}
+dj_status dj__bench_camera_labels(const dj__bench_world_options *o, dj__bench_world_result *r) {
+  return row(o, "mono", DJ__LAYER_DEPTH | DJ__LAYER_SEMANTIC, "colour, depth, classes", r);
+}
+dj_status dj__bench_camera_all(const dj__bench_world_options *o, dj__bench_world_result *r) {
+  return row(o, "mono", 15, "colour, depth, classes, instances, flow", r);
+}
+dj_status dj__bench_camera_ring(const dj__bench_world_options *o, dj__bench_world_result *r) {
+  return row(o, "ring6", 0, "six cameras, colour", r);
+}
