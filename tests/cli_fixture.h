@@ -33,8 +33,8 @@ static inline pid_t start(const char *const *args) {
   pid_t pid = fork();
   assert_true(pid >= 0);
   if (pid) return pid;
-  const char *argv[16] = {DOJO_BINARY};
-  for (int i = 0; args[i] && i < 14; i++) argv[i + 1] = args[i];
+  const char *argv[32] = {DOJO_BINARY};
+  for (int i = 0; args[i] && i < 30; i++) argv[i + 1] = args[i];
   int out = -1, err = -1;
   if (chdir(root) == 0) {
     out = open("out.txt", O_WRONLY | O_CREAT | O_TRUNC, 0666);

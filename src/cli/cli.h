@@ -21,6 +21,7 @@
   X("eval", eval, "score a run on a split, beside baselines")                                      \
   X("predict", predict, "write a video of what a network sees and would do")                       \
   X("runs", runs, "list and compare runs")                                                         \
+  X("world", world, "record drives in a generated world; look at towns and suites")                \
   X("log", log, "look into MCAP logs: info, check, cat, recover")                                  \
   X("text", text, "tokens from text and back; files of tokens for training")                       \
   X("ops", ops, "the op table: gradients, backends, kernels")                                      \

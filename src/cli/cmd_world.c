@@ -352,7 +352,6 @@ static int view(int argc, char **argv) {
 
 // ---- the command -------------------------------------------------------------------------------
 
-int dj__cmd_world(int argc, char **argv);
 int dj__cmd_world(int argc, char **argv) {
   static const struct {
     const char *name;
