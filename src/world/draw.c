@@ -14,7 +14,7 @@
 #include "world/render_internal.h"
 #include "world/shaders.h"
 
-enum { INSTANCE_FLOATS = 40, SHADOW_SIZE = 1024 };
+enum { INSTANCE_FLOATS = 40, SHADOW_SIZE = 1536 };
 #define SHADOW_REACH 90.0 /* m round the camera */
 #define SHADOW_CELL                                                                                \
   30.0 /* m: the map is drawn anew when the camera leaves a square of this size                    \
@@ -215,10 +215,8 @@ static dj_status setup_effects(dj__renderer *r) {
   glTexStorage2D(GL_TEXTURE_2D, 1, GL_DEPTH_COMPONENT24, SHADOW_SIZE, SHADOW_SIZE);
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_COMPARE_MODE, GL_COMPARE_REF_TO_TEXTURE);
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_COMPARE_FUNC, GL_LEQUAL);
-  // on a processor the samples of a pixel smooth the edge enough
-  GLint filter = r->gl.software ? GL_NEAREST : GL_LINEAR;
-  glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MIN_FILTER, filter);
-  glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAG_FILTER, filter);
+  glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MIN_FILTER, GL_LINEAR);
+  glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAG_FILTER, GL_LINEAR);
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_WRAP_S, GL_CLAMP_TO_EDGE);
   glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_WRAP_T, GL_CLAMP_TO_EDGE);
   glActiveTexture(GL_TEXTURE0);

@@ -282,7 +282,7 @@ static void card(dj__mesh *m, double x, double y, double z0, double z1, double h
   for (int k = 0; k < 4; k++) {
     double up = k < 2 ? 0 : 1, a = side[k] * half;
     double p[3] = {x + c * a, y + s * a, up > 0 ? z1 : z0};
-    double n[3] = {0.45 * side[k] * c + tilt * out[0], 0.45 * side[k] * s + tilt * out[1],
+    double n[3] = {0.30 * side[k] * c + tilt * out[0], 0.30 * side[k] * s + tilt * out[1],
                    0.35 + 0.55 * up};
     double l = sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2]);
     for (int q = 0; q < 3; q++) n[q] /= l;
@@ -312,7 +312,7 @@ void dj__mesh_tree(dj__world_mesh *w, double x, double y, double z, int kind, do
     dj__look(m, tex, DJ__CLASS_VEGETATION, tint);
     int n = far ? 2 : 3;
     for (int k = 0; k < n; k++)
-      card(m, x, y, z + low, z + height, half, yaw + M_PI * k / n, k % 2 ? 0.3 : -0.3);
+      card(m, x, y, z + low, z + height, half, yaw + M_PI * k / n, 0);
     if (far || kind != 0) continue;
     // a level card through the crown
     double c = cos(yaw), s = sin(yaw), h = 0.85 * half, up = z + 0.62 * height;
