@@ -474,48 +474,51 @@ static void enter_now(dj__world *w, int i) {
 }
 
 /* Drives ahead on the lane beside, much slower, until the ego comes near. */
-static void bring_beside(dj__world *w) {
+static bool bring_beside(dj__world *w) {
   int lane;
   double s, v = w->ego.vx;
-  if (!way_ahead(w, UNSEEN, &lane, &s)) return;
+  if (!way_ahead(w, UNSEEN, &lane, &s)) return false;
   const dj__lane *l = &w->map->lane[lane];
   int other = l->left >= 0 ? l->left : l->right;
-  if (other < 0 || !plain(w, other, s, 6, 60) || !is_unseen(w, other, s)) return;
+  if (other < 0 || !plain(w, other, s, 6, 60) || !is_unseen(w, other, s)) return false;
   int i = put_vehicle(w, other, s, 0, DJ__CAR);
-  if (i < 0) return;
+  if (i < 0) return false;
   w->agents.speed[i] = (float)(0.6 * v);
   w->traffic->mind[i].v_factor = (float)fmax(0.6 * v / l->speed_limit, 0.3);
   enter_now(w, i);
+  return true;
 }
 
 /* Drives ahead of the ego, slower, or comes towards it. */
-static void bring_ahead(dj__world *w, bool oncoming) {
+static bool bring_ahead(dj__world *w, bool oncoming) {
   int lane;
   double s;
-  if (!way_ahead(w, UNSEEN + (oncoming ? 50 : 5), &lane, &s) || !plain(w, lane, s, 6, 6)) return;
+  if (!way_ahead(w, UNSEEN + (oncoming ? 50 : 5), &lane, &s) || !plain(w, lane, s, 6, 6))
+    return false;
   if (oncoming) {
     const dj__lane *l = &w->map->lane[lane];
-    if (l->opposite < 0 || w->map->lane[l->opposite].left >= 0) return;
+    if (l->opposite < 0 || w->map->lane[l->opposite].left >= 0) return false;
     s = w->map->lane[l->opposite].length * (1 - s / l->length);
     lane = l->opposite;
   }
-  if (!is_unseen(w, lane, s)) return;
+  if (!is_unseen(w, lane, s)) return false;
   int i = put_vehicle(w, lane, s, 0, DJ__CAR);
-  if (i < 0) return;
+  if (i < 0) return false;
   double v = fmin(w->ego.vx, w->map->lane[lane].speed_limit);
   w->agents.speed[i] = (float)(oncoming ? v : 0.8 * v);
   if (!oncoming)
     w->traffic->mind[i].v_factor = (float)fmax(0.8 * v / w->map->lane[lane].speed_limit, 0.5);
   enter_now(w, i);
+  return true;
 }
 
 /* Stands beside the road ahead. */
-static void bring_person(dj__world *w) {
+static bool bring_person(dj__world *w) {
   int lane;
   double s, scale = w->traffic->toy ? 0.05 : 1;
-  if (!way_ahead(w, UNSEEN * scale, &lane, &s) || !plain(w, lane, s, 4, 4)) return;
+  if (!way_ahead(w, UNSEEN * scale, &lane, &s) || !plain(w, lane, s, 4, 4)) return false;
   int i = dj__agent_spare(w->traffic);
-  if (i < 0 || w->traffic->toy || !is_unseen(w, lane, s)) return;
+  if (i < 0 || w->traffic->toy || !is_unseen(w, lane, s)) return false;
   double f;
   const dj__lane_point *p = dj__lane_at(w->map, lane, s, &f);
   dj__rng r = {w->config.seed, ((uint64_t)DJ__RNG_EVENT << 32) | w->step, 1};
@@ -527,6 +530,7 @@ static void bring_person(dj__world *w) {
   w->traffic->mind[i].gait = DJ__GAIT_STAND;
   w->traffic->mind[i].v_factor = 1.5f;
   enter_now(w, i);
+  return true;
 }
 
 /* Comes to the ego's next lights from the side, to be there when the ego is, and does not stop. */
@@ -588,12 +592,14 @@ static bool stage(dj__world *w, dj__event_kind kind) {
   if (kind == DJ__EVENT_LIGHT_TURNS) return time_light(w, 100);
   if (CAST[kind](w)) return true;
   if (kind == DJ__EVENT_RED_RUNNER) return bring_runner(w);
-  if (w->cast.actors >= 4 || w->step % 60) return false;
-  w->cast.actors++;
-  if (kind == DJ__EVENT_CUT_IN) bring_beside(w);
-  if (kind == DJ__EVENT_HARD_BRAKE) bring_ahead(w, false);
-  if (kind == DJ__EVENT_ONCOMING) bring_ahead(w, true);
-  if (kind == DJ__EVENT_JAYWALKER) bring_person(w);
+  if (w->cast.actors >= 4 || w->step < w->cast.next_actor) return false;
+  bool came = kind == DJ__EVENT_CUT_IN       ? bring_beside(w)
+              : kind == DJ__EVENT_HARD_BRAKE ? bring_ahead(w, false)
+              : kind == DJ__EVENT_ONCOMING   ? bring_ahead(w, true)
+              : kind == DJ__EVENT_JAYWALKER  ? bring_person(w)
+                                             : false;
+  if (came) w->cast.actors++;
+  w->cast.next_actor = w->step + (came ? 200 : 10);
   return false;
 }
 
@@ -616,11 +622,45 @@ void dj__events_step(dj__world *w) {
 
 uint64_t dj__events_digest(const dj__world *w, uint64_t h) {
   double row[] = {(double)w->cast.next,  (double)w->cast.staged, (double)w->cast.drawn,
-                  (double)w->cast.light, (double)w->cast.actors, (double)w->n_event};
+                  (double)w->cast.light, (double)w->cast.actors, (double)w->cast.next_actor,
+                  (double)w->n_event};
   return dj__hash64(row, sizeof row, h);
 }
 
 void dj__events_prepare(dj__world *w) {
   w->cast.light = -1;
   w->cast.next = (uint64_t)(4 / DJ__WORLD_DT);
+}
+
+/* ---- may it happen on a route? ---- */
+static bool lane_fits(const dj__map *m, int lane, int kind) {
+  const dj__lane *l = &m->lane[lane];
+  if (kind == DJ__EVENT_LIGHT_TURNS || kind == DJ__EVENT_RED_RUNNER)
+    return l->stop >= 0 && m->stop[l->stop].control == DJ__CONTROL_LIGHTS;
+  if (l->junction >= 0 || l->n_conflict) return false;
+  switch (kind) {
+  case DJ__EVENT_CUT_IN:
+    return (l->left >= 0 || l->right >= 0) && l->length > 110;
+  case DJ__EVENT_ONCOMING:
+    return l->opposite >= 0 && m->lane[l->opposite].left < 0 && l->length > 140;
+  case DJ__EVENT_BLOCKED:
+  case DJ__EVENT_WRONG_PARKING:
+    return l->length > 80 && (l->left >= 0 || l->right >= 0 || l->opposite >= 0);
+  default:
+    return l->length > 20;
+  }
+}
+
+bool dj__event_fits(const dj__map *m, const dj__route *r, int kind) {
+  double along = -r->start;
+  for (int k = 0; k < r->n; k++) {
+    const dj__lane *l = &m->lane[r->lane[k]];
+    /* the part of the lane that lies 90 m or more ahead of the start */
+    if (along + l->length > 150 && lane_fits(m, r->lane[k], kind)) return true;
+    bool on = k + 1 == r->n;
+    for (int j = 0; j < l->n_succ && k + 1 < r->n; j++)
+      on |= dj__succ(m, r->lane[k], j) == r->lane[k + 1];
+    if (on) along += l->length;
+  }
+  return false;
 }

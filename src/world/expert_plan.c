@@ -198,7 +198,8 @@ static double heed(const roll *r, const dj__seen *o, int i, double s, double v) 
   const dj__box *b = &o->at[i];
   if (i >= o->from && i <= o->to && (double)b->hi > s - 0.2 * r->half &&
       in_way(r, b, s - r->half, HUGE_VAL,
-             (double)b->lo < front ? 0.1f * (float)e->scale : o->margin)) { /* beside it: must fit */
+             (double)b->lo < front ? 0.1f * (float)e->scale
+                                   : o->margin)) { /* beside it: must fit */
     double gap = (double)b->lo - front;
     if (!leaves(r, o, i, s, v, gap)) a = follow(e, v, gap, fmax((double)b->along, -15), least);
   }

@@ -84,6 +84,10 @@ typedef struct dj__agents {
   float *s, *t; /* on it */
 } dj__agents;
 
+/* Whether a route has what an event needs (lights, a lane beside, an oncoming lane, ...) far
+ * enough ahead of its start: routes for staged events are to be chosen by it. */
+bool dj__event_fits(const dj__map *m, const dj__route *r, int kind);
+
 /* ---- the ego ---- */
 typedef struct dj__vehicle_model {
   const char *name; /* "rc-car", "city-car", "car", "van", "lorry" */
@@ -171,7 +175,8 @@ typedef struct dj__world {
     bool staged;      /* the staged one has begun */
     int drawn;        /* random numbers used */
     int actors;       /* brought for the staged event */
-    int light;        /* stop line of the last light event, or -1 */
+    uint64_t next_actor;
+    int light; /* stop line of the last light event, or -1 */
   } cast;
   struct dj__traffic *traffic; /* what only traffic knows: temperaments, plans, hash */
 } dj__world;
