@@ -12,7 +12,9 @@ Checks:
      reader, the records of their descriptions;
   3. files of the package's writer, in every layout and compression it has, are whole for `dojo log
      check` and give the same messages through `dojo log cat`, by index and through a pipe;
-  4. a log of ours that was cut, once `dojo log recover` has mended it, opens in the package.
+  4. a log of ours that was cut, once `dojo log recover` has mended it, opens in the package;
+  5. a drive of the world recorded with all layers: the label channels decode by the schemas in the log,
+     and say the same as each other (occupancy and agents, path and poses, pictures and PNG layers).
 """
 
 import base64
@@ -20,6 +22,7 @@ import itertools
 import json
 import math
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -69,6 +72,20 @@ def same(ours, message, where):
                 same(ours[field.name], value, f"{where}.{field.name}")
             continue
         mine = ours[field.name]
+        if field.type == field.TYPE_MESSAGE:
+            check(len(mine) == len(value), f"{where}.{field.name}: {len(mine)} and {len(value)} entries")
+            for k, entry in enumerate(value):
+                same(mine[k], entry, f"{where}.{field.name}[{k}]")
+            continue
+        if repeated and field.type == field.TYPE_BYTES:
+            check([base64.b64decode(m) for m in mine] == list(value), f"{where}.{field.name}: bytes differ")
+            continue
+        if field.type == field.TYPE_FLOAT:
+            values = list(value) if repeated else [value]
+            pairs = zip(mine if repeated else [mine], values)
+            good = all((a is None and not math.isfinite(b)) or (a is not None and abs(a - b) <= 1e-6 * abs(b)) for a, b in pairs)
+            check(good, f"{where}.{field.name}: {mine!r} is not {value!r}")
+            continue
         if field.type == field.TYPE_BYTES:
             mine = base64.b64decode(mine)
         elif field.type == field.TYPE_ENUM:
@@ -222,6 +239,87 @@ def check_rescue(dojo, path, folder):
     print(f"check_mcap: {count} messages of a cut log open in the package")
 
 
+# ---- 5: a drive of the world ----
+
+SUITE = """
+seconds: 3
+length: 1000
+weather: [overcast]
+towns: [{style: grid, seeds: [3]}]
+"""
+
+
+def png_size(data):
+    check(data[:8] == b"\x89PNG\r\n\x1a\n", "a layer is no PNG")
+    return struct.unpack(">IIBB", data[16:26])
+
+
+def rotate(q, v):
+    """v turned by the quaternion q."""
+    x, y, z, w = q.x, q.y, q.z, q.w
+    tx, ty, tz = 2 * (y * v[2] - z * v[1]), 2 * (z * v[0] - x * v[2]), 2 * (x * v[1] - y * v[0])
+    return (
+        v[0] + w * tx + y * tz - z * ty,
+        v[1] + w * ty + z * tx - x * tz,
+        v[2] + w * tz + x * ty - y * tx,
+    )
+
+
+def check_occupancy(grid, agents, where):
+    """The present grid is that of the agents' boxes: their middles are taken, and nothing far from any is."""
+    check(len(grid.times) == len(grid.occupied) == len(grid.flow) + 1 == 7, f"{where}: {len(grid.times)} grids")
+    cells = [grid.occupied[0][k // 8] >> k % 8 & 1 for k in range(grid.nx * grid.ny)]
+    check(len(grid.flow[0]) == 4 * sum(cells), f"{where}: flow of {len(grid.flow[0])} bytes")
+    for a in agents:
+        i, j = math.floor((a.x - grid.x0) / grid.cell), math.floor((a.y - grid.y0) / grid.cell)
+        if 0 <= i < grid.nx and 0 <= j < grid.ny and min(a.length, a.width) > 1.5:
+            check(cells[i * grid.ny + j], f"{where}: no cell at agent {a.id}")
+    for k, taken in enumerate(cells):
+        if taken:
+            x, y = grid.x0 + (k // grid.ny + 0.5) * grid.cell, grid.y0 + (k % grid.ny + 0.5) * grid.cell
+            near = any(math.hypot(a.x - x, a.y - y) < 0.5 * math.hypot(a.length, a.width) + 1 for a in agents)
+            check(near, f"{where}: a cell is taken at {x}, {y}, where nobody is")
+
+
+def check_world(dojo, folder):
+    suite, logs = os.path.join(folder, "s.yaml"), os.path.join(folder, "world")
+    with open(suite, "w") as f:
+        f.write(SUITE)
+    made = json.loads(
+        run(dojo, "world", "record", "--suite", suite, "--out", logs, "--rig", "mono", "--layers",
+            "depth,semantic,instance", "--json")
+    )
+    path = made["drives"][0]["path"]
+    check_ours(dojo, path)
+    by_topic = {}
+    with open(path, "rb") as f:
+        for _, channel, message, decoded in SeekingReader(f, decoder_factories=[DecoderFactory()]).iter_decoded_messages():
+            by_topic.setdefault(channel.topic, {})[message.log_time] = decoded
+    poses, camera = by_topic["/pose"], next(iter(by_topic["/camera/front/calibration"].values()))
+    labels = ["path", "lanes", "agents", "occupancy", "light", "route", "events", "text", "scene"]
+    for t in by_topic["/camera/front/image"]:
+        where = f"{path}: {t} ns"
+        for name in labels:
+            check(t in by_topic["/label/" + name], f"{where}: no /label/{name}")
+        for layer, want in (("depth", (16, 0)), ("semantic", (8, 0)), ("instance", (8, 2))):
+            width, height, depth, colour = png_size(by_topic[f"/camera/front/{layer}"][t].data)
+            check((width, height) == (camera.width, camera.height), f"{where}: {layer} of {width} x {height}")
+            check((depth, colour) == want, f"{where}: {layer} has {depth} bits, colour type {colour}")
+        label, now = by_topic["/label/path"][t], poses[t].pose
+        for k, seconds in enumerate(label.t):
+            later = poses.get(t + round(seconds * 1e9 / 5e7) * 50000000)
+            if later:
+                v = rotate(now.orientation, (label.x[k], label.y[k], label.z[k]))
+                p, q = now.position, later.pose.position
+                off = math.dist((v[0] + p.x, v[1] + p.y, v[2] + p.z), (q.x, q.y, q.z))
+                check(off < 0.01, f"{where}: the path is {off} m off the pose {seconds} s later")
+        check_occupancy(by_topic["/label/occupancy"][t], by_topic["/label/agents"][t].agents, where)
+        entities = {e.id: e for e in by_topic["/label/scene"][t].entities}
+        check(len(entities["agents"].cubes) == len(by_topic["/label/agents"][t].agents), f"{where}: cubes")
+        check(by_topic["/label/text"][t].text.endswith("."), f"{where}: text")
+    print(f"check_mcap: {len(by_topic)} channels of a drive of the world agree with each other")
+
+
 def main():
     if len(sys.argv) < 2:
         print(__doc__)
@@ -237,6 +335,7 @@ def main():
         check_conformance(build)
         check_theirs(dojo, folder)
         check_rescue(dojo, made, folder)
+        check_world(dojo, folder)
 
 
 if __name__ == "__main__":
