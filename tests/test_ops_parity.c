@@ -14,7 +14,7 @@
 #include "engine/backend.h"
 #include "op_fixture.h"
 
-static const char *const instruction_sets[] = {"generic", "avx2", "avx512"};
+static const char *const instruction_sets[] = {"generic", "avx2", "avx512", "amx"};
 
 static struct { int compared, skipped, failed; } count;
 

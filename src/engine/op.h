@@ -156,6 +156,7 @@ typedef struct dj__post {
 
 typedef struct dj__matmul_attr {
   bool ta, tb;
+  unsigned char rounds; /* bit i: f32 input i is rounded to bf16 as it is read (a cast taken in) */
   dj__post post;
 } dj__matmul_attr;
 
@@ -164,7 +165,8 @@ typedef struct dj__matmul_attr {
  * -> w of size (O, kh, kw, C/groups), O and C from dy and x. */
 typedef struct dj__conv_attr {
   int stride[2], pad[4] /* top, left, bottom, right */, dilation[2], groups;
-  int64_t in_h, in_w; /* conv2d_data */
+  unsigned char rounds; /* as of matmul */
+  int64_t in_h, in_w;   /* conv2d_data */
   int kh, kw;         /* conv2d_weight */
   dj__post post;
 } dj__conv_attr;

@@ -10,6 +10,8 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "backend/cpu/cpu.h"
 
@@ -26,8 +28,43 @@ static bool has_avx512(void) {
          __builtin_cpu_supports("avx512cd");
 }
 
+/* Tiles of bf16. The system must be asked before their registers are touched (Linux:
+ * ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA); threads made later inherit the right. */
+static bool has_amx(void) {
+#if defined DJ_HAVE_AMX
+  static int known; /* 0: not asked yet, 1: no, 2: yes */
+  int state = __atomic_load_n(&known, __ATOMIC_ACQUIRE);
+  if (!state) {
+    unsigned a, b, c, d = 0;
+    const bool tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1u) && (d >> 24 & 1u);
+    const bool here = tiles && has_avx512() && __builtin_cpu_supports("avx512bf16");
+    state = here && syscall(SYS_arch_prctl, 0x1023, 18) == 0 ? 2 : 1;
+    __atomic_store_n(&known, state, __ATOMIC_RELEASE);
+  }
+  return state == 2;
+#else
+  return false;
+#endif
+}
+
+const dj__own *dj__amx_find(const dj__call *c, const char *isa) {
+#if defined DJ_HAVE_AMX
+  if ((isa && strcmp(isa, "amx") != 0) || !has_amx()) return NULL;
+  const dj__own *own = c->op == DJ__OP_matmul ? &dj__amx_matmul : NULL;
+  return own && own->supports(c) ? own : NULL;
+#else
+  (void)c, (void)isa;
+  return NULL;
+#endif
+}
+
 const dj__kernels *dj__kernels_find(const char *isa) {
   __builtin_cpu_init();
+  if (isa && strcmp(isa, "amx") == 0) {
+    if (has_amx()) return &dj__kernels_avx512;
+    dj_error(DJ_E_UNSUPPORTED, "this processor (or system) has no AMX; choose avx512 or less");
+    return NULL;
+  }
   if (!isa)
     return has_avx512() ? &dj__kernels_avx512
            : has_avx2() ? &dj__kernels_avx2
@@ -45,7 +82,7 @@ const dj__kernels *dj__kernels_find(const char *isa) {
   if (here) return k;
   dj_error(known ? DJ_E_UNSUPPORTED : DJ_E_INVALID,
            known ? "this processor has no %s; choose generic, or nothing for the best"
-                 : "unknown instruction set \"%s\"; choose generic, avx2 or avx512",
+                 : "unknown instruction set \"%s\"; choose generic, avx2, avx512 or amx",
            isa);
   return NULL;
 }
@@ -63,32 +100,30 @@ static const dj__own *own_kernel(const dj__call *c, const dj__kernels *k) {
   return own;
 }
 
-/* Tiles of bf16: oneDNN uses them, our kernels do not. */
-static bool has_amx(void) {
-  unsigned a, b, c, d;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1u);
-}
-
 /* Gradients of convolution weights are ours: as fast as oneDNN's alone on a machine, and not slowed
  * down tenfold beside other programs as those are (their threads wait for each other in a loop);
  * and the same to the bit for any number of threads. See docs/performance.md. */
 static bool prefer_own(const dj__call *c, const dj__kernels *k) {
   if (c->op == DJ__OP_matmul) return own_kernel(c, k) != NULL; /* few rows */
-  if (c->op != DJ__OP_conv2d_weight || !own_kernel(c, k)) return false;
-  return !(c->in[0].dtype == DJ_BF16 && c->in[1].dtype == DJ_BF16 && has_amx());
+  return c->op == DJ__OP_conv2d_weight && own_kernel(c, k);
 }
 
 static bool supports(const dj__call *c, const dj__backend_options *o) {
   const dj__kernels *k = dj__kernels_find(o->isa);
   if (!k) return false;
   dj__call call = with_threads(c, o);
-  return dj__onednn_supports(&call, call.threads) || own_kernel(&call, k) != NULL;
+  return dj__amx_find(&call, o->isa) || dj__onednn_supports(&call, call.threads) || own_kernel(&call, k) != NULL;
 }
 
 static dj_status create(const dj__call *c, const dj__backend_options *o, dj__kernel *out) {
   const dj__kernels *k = dj__kernels_find(o->isa);
   if (!k) return DJ_E_UNSUPPORTED;
   dj__call call = with_threads(c, o);
+  const dj__own *amx = dj__amx_find(&call, o->isa);
+  if (amx) {
+    *out = (dj__kernel){.run = amx->run, .workspace = amx->workspace(&call), .name = "amx"};
+    return DJ_OK;
+  }
   if (!prefer_own(&call, k) && dj__onednn_supports(&call, call.threads))
     return dj__onednn_create(&call, call.threads, k, out);
   const dj__own *own = own_kernel(&call, k);

@@ -37,11 +37,18 @@ typedef struct dj__kernels {
   void (*fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream, int threads);
 } dj__kernels;
 
+/* Of amx/, whose header needs its compiler flags. */
+extern const dj__own dj__amx_matmul;
+
 extern const dj__kernels dj__kernels_generic, dj__kernels_avx2, dj__kernels_avx512;
 
 /* The table for `isa` (NULL: the best this CPU runs); NULL with an error if the name is unknown or
  * the CPU lacks it. */
 const dj__kernels *dj__kernels_find(const char *isa);
+
+/* Kernels on AMX (amx/): NULL where there is none for this call, the build or the processor has no AMX, or another
+ * instruction set was asked for. Asks the system for the right to use its registers once. */
+const dj__own *dj__amx_find(const dj__call *c, const char *isa);
 
 /* matmul and convolutions. supports() is exact: it tries to make the primitive description. */
 bool dj__onednn_supports(const dj__call *c, int threads);

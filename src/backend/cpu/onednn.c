@@ -101,6 +101,25 @@ static dnnl_data_type_t nn_type(dj_dtype t, bool as_f32) {
   return t == DJ_BF16 && !as_f32 ? dnnl_bf16 : dnnl_f32;
 }
 
+/* Inputs that are f32 and to be rounded to bf16: this file goes on with a call in which they are
+ * bf16, whose data run() makes in workspace. */
+typedef struct rounded_call {
+  dj__call call;
+  dj_tensor in[3];
+  bool rounded[3];
+} rounded_call;
+static void round_inputs(const dj__call *c, rounded_call *r) {
+  const unsigned rounds = c->op == DJ__OP_matmul ? ((const dj__matmul_attr *)c->attr)->rounds
+                                                 : ((const dj__conv_attr *)c->attr)->rounds;
+  *r = (rounded_call){.call = *c};
+  for (int i = 0; i < c->n_in && i < 3; i++) {
+    r->in[i] = c->in[i];
+    r->rounded[i] = c->in[i].dtype == DJ_F32 && (rounds >> i & 1u);
+    if (r->rounded[i]) r->in[i].dtype = DJ_BF16;
+  }
+  r->call.in = r->in;
+}
+
 static const dj__post *post_of(const dj__call *c) {
   if (c->op == DJ__OP_matmul) return &((const dj__matmul_attr *)c->attr)->post;
   return &((const dj__conv_attr *)c->attr)->post;
@@ -395,10 +414,14 @@ static bool eligible(const dj__call *c) {
   return dj_shape_count(&c->out[0].shape) > 0 && engine() != NULL;
 }
 
-bool dj__onednn_supports(const dj__call *c, int threads) {
+bool dj__onednn_supports(const dj__call *call, int threads) {
   problem p;
   dnnl_primitive_desc_t pd;
-  if (!eligible(c) || choose(c, worth_threads(c, threads), &p, &pd)) return false;
+  if (!eligible(call)) return false;
+  rounded_call r;
+  round_inputs(call, &r);
+  const dj__call *c = &r.call;
+  if (choose(c, worth_threads(c, threads), &p, &pd)) return false;
   dnnl_primitive_desc_destroy(pd);
   problem_free(&p);
   return true;
@@ -418,6 +441,8 @@ typedef struct kernel {
   int n_arg;
   size_t scratch_at, blocked_at, f32_at[N_TENSORS]; /* offsets in workspace */
   bool convert[N_TENSORS];                          /* this tensor goes through f32 in workspace */
+  bool rounded[3];                                  /* this input is made bf16 in workspace first */
+  size_t rounded_at[3];
   bool own_post;
   char name[96];
 } kernel;
@@ -469,8 +494,18 @@ static dj_status execute(kernel *k, const dj__call *c) {
   return DJ_OK;
 }
 
-static dj_status kernel_run(const dj__call *c, void *self) {
+static dj_status kernel_run(const dj__call *call, void *self) {
   kernel *k = self;
+  rounded_call r = {.call = *call};
+  for (int i = 0; i < call->n_in && i < 3; i++) {
+    r.in[i] = call->in[i];
+    if (!k->rounded[i]) continue;
+    r.in[i] = (dj_tensor){(char *)call->workspace + k->rounded_at[i], DJ_BF16, call->in[i].shape};
+    k->own->convert(r.in[i].data, DJ_BF16, call->in[i].data, DJ_F32, dj_shape_count(&r.in[i].shape),
+                    k->threads);
+  }
+  r.call.in = r.in;
+  const dj__call *c = &r.call;
   const dj_tensor *y = &c->out[0];
   int64_t count = dj_shape_count(&y->shape);
   for (int i = 0; i < c->n_in; i++) {
@@ -567,11 +602,14 @@ static dj_status fill_kernel(kernel *k, const dj__call *c, const problem *p,
   return DJ_OK;
 }
 
-dj_status dj__onednn_create(const dj__call *c, int threads, const dj__kernels *own,
+dj_status dj__onednn_create(const dj__call *call, int threads, const dj__kernels *own,
                             dj__kernel *out) {
   problem p;
   dnnl_primitive_desc_t pd;
-  if (!eligible(c)) return dj_error(DJ_E_UNSUPPORTED, "not an op for oneDNN");
+  if (!eligible(call)) return dj_error(DJ_E_UNSUPPORTED, "not an op for oneDNN");
+  rounded_call r;
+  round_inputs(call, &r);
+  const dj__call *c = &r.call;
   threads = worth_threads(c, threads);
   DJ_TRY(choose(c, threads, &p, &pd));
   size_t total = 0;
@@ -581,6 +619,10 @@ dj_status dj__onednn_create(const dj__call *c, int threads, const dj__kernels *o
     k->own = own;
     k->threads = threads;
     int before = set_threads(threads);
+    for (int i = 0; i < 3; i++) {
+      k->rounded[i] = r.rounded[i];
+      if (r.rounded[i]) k->rounded_at[i] = take(&total, (size_t)dj_shape_count(&r.in[i].shape) * 2);
+    }
     s = fill_kernel(k, c, &p, pd, &total);
     set_threads(before);
   }

@@ -93,6 +93,11 @@ static inline double dj__post_act(int act, double x) {
   }
 }
 
+/* An f32 input element as a product reads it: rounded to bf16 if bit i of `rounds` says so. */
+static inline double dj__as_read(float v, unsigned rounds, int i) {
+  return (double)(rounds >> i & 1u ? dj_bf16_to_f32(dj_f32_to_bf16(v)) : v);
+}
+
 /* Accumulators of the reference kernels: channels are taken this many at a time. */
 enum { DJ__TILE = 64 };
 

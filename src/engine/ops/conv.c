@@ -281,7 +281,8 @@ static double conv_at(const conv_dims *d, const float *x, const float *w, int64_
       int64_t iw = input_col(d, ow, kw);
       if (iw < 0 || iw >= d->w) continue;
       const float *xp = x + (ih * d->w + iw) * d->c, *wp = w + (kh * d->kw + kw) * d->cg;
-      for (int64_t c = 0; c < d->cg; c++) sum += (double)xp[c] * (double)wp[c];
+      for (int64_t c = 0; c < d->cg; c++)
+        sum += (double)xp[c] * dj__as_read(wp[c], d->a->rounds, 1);
     }
   }
   return sum;
@@ -323,7 +324,8 @@ static void data_at(const conv_dims *d, const float *dy, const float *w, int64_t
       const float *yp = dy + (oh * d->ow + ow) * d->o;
       for (int64_t o = grp * d->og; o < (grp + 1) * d->og; o++) {
         const float *wp = w + ((o * d->kh + kh) * d->kw + kw) * d->cg + c0;
-        for (int c = 0; c < tile; c++) acc[c] += (double)yp[o] * (double)wp[c];
+        for (int c = 0; c < tile; c++)
+          acc[c] += (double)yp[o] * dj__as_read(wp[c], d->a->rounds, 1);
       }
     }
   }
@@ -493,8 +495,23 @@ POST_SAMPLES(POST_ATTR)
    .range = {{.lo = low, .hi = 1}, {.lo = low, .hi = 1}, {.lo = -(high), .hi = high}},             \
    DJ__ATTR(post_##nm)},
 
-static const dj__sample conv2d_samples[] = {CONV_SAMPLES(FORWARD) POST_SAMPLES(POST_FORWARD)};
-static const dj__sample conv2d_data_samples[] = {CONV_SAMPLES(DATA) POST_SAMPLES(POST_DATA)};
+static const dj__conv_attr rounded_attr = {.stride = {1, 1},
+                                           .pad = {1, 1, 1, 1},
+                                           .dilation = {1, 1},
+                                           .groups = 1,
+                                           .in_h = 6,
+                                           .in_w = 5,
+                                           .rounds = 2};
+#define ROUNDED(x_channels)                                                                        \
+  {.label = "rounded",                                                                             \
+   .n_in = 2,                                                                                      \
+   .in = {DJ__F32(2, 6, 5, x_channels), DJ__F32(8, 3, 3, 4)},                                      \
+   DJ__ATTR(rounded_attr)},
+
+static const dj__sample conv2d_samples[] = {CONV_SAMPLES(FORWARD) POST_SAMPLES(POST_FORWARD)
+                                                ROUNDED(4)};
+static const dj__sample conv2d_data_samples[] = {CONV_SAMPLES(DATA) POST_SAMPLES(POST_DATA)
+                                                     ROUNDED(8)};
 static const dj__sample conv2d_weight_samples[] = {CONV_SAMPLES(WEIGHT)};
 
 DJ__DEFINE_OP(conv2d, 2, 3, 1, DJ__COMPUTE, 3u, 0, conv2d_infer, conv2d_grad, conv_cost, conv2d_ref,

@@ -73,8 +73,9 @@ static dj_status ref_matmul(const dj__call *c) {
         double sum[DJ__TILE] = {0};
         int tile = dj__tile(d.n - n0);
         for (int64_t k = 0; k < d.k; k++) {
-          double v = a[m * am + k * ak];
-          for (int t = 0; t < tile; t++) sum[t] += v * b[k * bk + (n0 + t) * bn];
+          double v = dj__as_read(a[m * am + k * ak], attr->rounds, 0);
+          for (int t = 0; t < tile; t++)
+            sum[t] += v * dj__as_read(b[k * bk + (n0 + t) * bn], attr->rounds, 1);
         }
         for (int t = 0; t < tile; t++)
           y[m * d.n + n0 + t] =
@@ -165,7 +166,7 @@ static void grad_matmul(dj_graph *g, const dj__node *n, const dj_val *dout, dj_v
 
 /* ---- samples and table ---- */
 
-#define MM(ta, tb, ...) DJ__ATTR_OF(dj__matmul_attr, ta, tb, {__VA_ARGS__})
+#define MM(ta, tb, ...) DJ__ATTR_OF(dj__matmul_attr, ta, tb, 0, {__VA_ARGS__})
 static const dj__sample samples_matmul[] = {
     {"one by one", 2, {DJ__F32(1, 1), DJ__F32(1, 1)}, MM(0, 0, 0, 0)},
     {"plain", 2, {DJ__F32(5, 7), DJ__F32(7, 3)}, MM(0, 0, 0, 0)},
@@ -176,6 +177,20 @@ static const dj__sample samples_matmul[] = {
     {"matrix times column", 2, {DJ__F32(19, 37), DJ__F32(37, 1)}, MM(0, 0, 0, 0)},
     {"outer product", 2, {DJ__F32(19, 1), DJ__F32(1, 23)}, MM(0, 0, 0, 0)},
     {"primes", 2, {DJ__F32(67, 41), DJ__F32(71, 41)}, MM(0, 1, 0, 0)},
+    {"tiles", 2, {DJ__F32(83, 130), DJ__F32(130, 77)}, MM(0, 0, 0, 0)},
+    {"tiles, a transposed", 2, {DJ__F32(130, 83), DJ__F32(130, 50)}, MM(1, 0, 0, 0)},
+    {"tiles, b transposed", 2, {DJ__F32(70, 96), DJ__F32(45, 96)}, MM(0, 1, 0, 0)},
+    {"tiles, both transposed", 2, {DJ__F32(160, 83), DJ__F32(77, 160)}, MM(1, 1, 0, 0)},
+    {"tiles, deep", 2, {DJ__F32(40, 3300), DJ__F32(20, 3300)}, MM(0, 1, 0, 0), .tolerance = 6e-5f},
+    {"tiles, batch", 2, {DJ__F32(3, 67, 64), DJ__F32(3, 37, 64)}, MM(0, 1, 0, 0)},
+    {"tiles, bias, gelu",
+     3,
+     {DJ__F32(90, 64), DJ__F32(50, 64), DJ__F32(50)},
+     MM(0, 1, true, DJ__OP_gelu)},
+    {"rounded",
+     2,
+     {DJ__F32(70, 96), DJ__F32(45, 96)},
+     DJ__ATTR_OF(dj__matmul_attr, 0, 1, 3, {0, 0})},
     {"long inner", 2, {DJ__F32(3, 997), DJ__F32(997, 5)}, MM(0, 0, 0, 0), .tolerance = 3e-5f},
     {"batch", 2, {DJ__F32(3, 5, 7), DJ__F32(3, 7, 4)}, MM(0, 0, 0, 0)},
     {"batch, both transposed", 2, {DJ__F32(3, 7, 5), DJ__F32(3, 4, 7)}, MM(1, 1, 0, 0)},
@@ -203,6 +218,44 @@ static const dj__sample samples_matmul[] = {
     {"linear, weight gradient",
      2,
      {DJ__F32(512, 1024), DJ__F32(512, 1024)},
+     MM(1, 0, 0, 0),
+     .bench = true},
+    {"GPT-2 MLP in", 2, {DJ__F32(1024, 768), DJ__F32(3072, 768)}, MM(0, 1, 0, 0), .bench = true},
+    {"GPT-2 MLP out", 2, {DJ__F32(1024, 3072), DJ__F32(768, 3072)}, MM(0, 1, 0, 0), .bench = true},
+    {"GPT-2 MLP in, dx",
+     2,
+     {DJ__F32(1024, 3072), DJ__F32(3072, 768)},
+     MM(0, 0, 0, 0),
+     .bench = true},
+    {"GPT-2 MLP out, dx",
+     2,
+     {DJ__F32(1024, 768), DJ__F32(768, 3072)},
+     MM(0, 0, 0, 0),
+     .bench = true},
+    {"GPT-2 MLP in, dw",
+     2,
+     {DJ__F32(1024, 3072), DJ__F32(1024, 768)},
+     MM(1, 0, 0, 0),
+     .bench = true},
+    {"GPT-2 MLP out, dw",
+     2,
+     {DJ__F32(1024, 768), DJ__F32(1024, 3072)},
+     MM(1, 0, 0, 0),
+     .bench = true},
+    {"GPT-2 attention out",
+     2,
+     {DJ__F32(1024, 768), DJ__F32(768, 768)},
+     MM(0, 1, 0, 0),
+     .bench = true},
+    {"GPT-2 logits", 2, {DJ__F32(1024, 768), DJ__F32(50257, 768)}, MM(0, 1, 0, 0), .bench = true},
+    {"GPT-2 logits, dx",
+     2,
+     {DJ__F32(1024, 50257), DJ__F32(50257, 768)},
+     MM(0, 0, 0, 0),
+     .bench = true},
+    {"GPT-2 logits, dw",
+     2,
+     {DJ__F32(1024, 50257), DJ__F32(1024, 768)},
      MM(1, 0, 0, 0),
      .bench = true},
     {"attention scores",

@@ -10,7 +10,7 @@ enum { MAX_ROWS = 4, BLOCK = 32 };
 bool DJ__I(matvec_supports)(const dj__call *c) {
   const dj__matmul_attr *a = c->attr;
   const dj_shape *x = &c->in[0].shape, *w = &c->in[1].shape;
-  if (!DJ__I(all_float)(c) || a->ta || !a->tb || w->rank != 2) return false;
+  if (!DJ__I(all_float)(c) || a->ta || !a->tb || a->rounds || w->rank != 2) return false;
   return dj_shape_count(x) <= MAX_ROWS * x->dim[x->rank - 1];
 }
 

@@ -1,0 +1,244 @@
+/*
+ * matmul on AMX: y = act(A B + bias), inputs bf16 (or f32 that may be rounded to it), sums f32.
+ *
+ * Depth is cut into chunks of at most CHUNK, columns into chunks whose packed B stays in
+ * third-level cache. For each, all threads pack panels of B; then each takes a range of rows (of
+ * panels, where rows are few): for a block of rows that stays in second-level cache, panel by
+ * panel, depth by depth of DJ__DEEP. A is read where it lies if its rows are whole steps of 64
+ * bytes, else it is packed, too. Every result is summed in the same order for any number of
+ * threads.
+ */
+#include "backend/cpu/amx/amx.h"
+
+enum {
+  CHUNK = 1536,      /* of depth */
+  B_BYTES = 4 << 20, /* of packed B in a chunk */
+  GROUP = 4,         /* panels whose results are written together: longer runs of memory */
+  LEAST_K = 128,     /* less, and oneDNN is faster */
+  SMALL_M = 64       /* rows below which oneDNN or another kernel is as good */
+};
+
+typedef struct plan {
+  int64_t batch, m, n, k;
+  dj__amx_matrix a,
+      b; /* of the first of the batch; A (M, K) or turned (K, M), B (K, N) or turned (N, K) */
+  bool ta, tb;
+  int64_t step_a, step_b; /* elements between matrices of a batch */
+  int64_t chunk, columns; /* depth and columns of a chunk, whole steps and panels */
+  int64_t group;          /* panels whose results are written together */
+  int64_t block;          /* rows whose A stays in second-level cache */
+  bool many_sums;         /* several chunks of depth: sums are kept in `sum` */
+  size_t b_bytes, a_bytes, c_bytes, sum_bytes; /* workspace: b and sum once, a and c of a thread */
+} plan;
+
+static int64_t up(int64_t x, int64_t unit) {
+  return (x + unit - 1) / unit * unit;
+}
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+static plan plan_of(const dj__call *call) {
+  const dj__matmul_attr *attr = call->attr;
+  const dj_tensor *ta = &call->in[0], *tb = &call->in[1];
+  const dj_shape *a = &ta->shape, *b = &tb->shape;
+  plan p = {.batch = 1, .ta = attr->ta, .tb = attr->tb};
+  p.m = a->dim[a->rank - (attr->ta ? 1 : 2)];
+  p.k = a->dim[a->rank - (attr->ta ? 2 : 1)];
+  p.n = b->dim[b->rank - (attr->tb ? 2 : 1)];
+  for (int i = 0; i < a->rank - 2; i++) p.batch *= a->dim[i];
+  p.step_a = p.m * p.k;
+  p.step_b = b->rank == 2 ? 0 : p.k * p.n;
+  if (b->rank == 2 && !attr->ta) p.m *= p.batch, p.batch = 1;
+  p.a = (dj__amx_matrix){ta->data, ta->dtype, attr->ta ? p.k : p.m, attr->ta ? p.m : p.k,
+                         a->dim[a->rank - 1]};
+  p.b = (dj__amx_matrix){tb->data, tb->dtype, attr->tb ? p.n : p.k, attr->tb ? p.k : p.n,
+                         b->dim[b->rank - 1]};
+  p.chunk = least(up(p.k, 32), CHUNK);
+  p.columns = up(p.n, 32);
+  if (p.batch == 1) p.columns = least(p.columns, up(B_BYTES / (2 * p.chunk), 32));
+  p.many_sums = p.chunk < p.k;
+  p.block = up(DJ__A_BYTES / (2 * p.chunk), 32);
+  if (p.block > up(p.m, 32)) p.block = up(p.m, 32);
+  p.group = p.n * 4 > FAR ? GROUP : 1;
+  p.b_bytes = (size_t)(p.columns * p.chunk) * 2;
+  p.a_bytes = (size_t)(p.block * p.chunk) * 2;
+  p.c_bytes =
+      (size_t)p.block * 32 * p.group * sizeof(float) + (size_t)p.chunk / 32 * sizeof(int32_t) + 256;
+  p.c_bytes = (p.c_bytes + 63) / 64 * 64;
+  p.sum_bytes = p.many_sums ? (size_t)(up(p.m, 32) * up(p.n, 32)) * sizeof(float) : 0;
+  return p;
+}
+
+static int64_t thread_count(const dj__call *c) {
+  return c->threads > 1 ? c->threads : 1;
+}
+/* Matrices of a batch are shared out whole: then each thread packs a B and keeps sums of its own.
+ */
+static int64_t copies(const dj__call *c, const plan *p) {
+  return p->batch > 1 ? thread_count(c) : 1;
+}
+
+static size_t workspace(const dj__call *c) {
+  plan p = plan_of(c);
+  size_t n = (size_t)thread_count(c), own = (size_t)copies(c, &p);
+  return own * (p.b_bytes + p.sum_bytes) + n * (p.a_bytes + p.c_bytes) + (size_t)up(p.n, 32) * 4 +
+         64;
+}
+
+static bool supports(const dj__call *c) {
+  const dj__matmul_attr *attr = c->attr;
+  if (!DJ__I(all_float)(c) || dj_shape_count(&c->out[0].shape) == 0) return false;
+  for (int i = 0; i < 2; i++)
+    if (c->in[i].dtype != DJ_BF16 && !(attr->rounds >> i & 1)) return false;
+  plan p = plan_of(c);
+  if (dj__worth_threads == 0) return p.k > 0; /* a test, with small shapes */
+  return p.batch == 1 && p.m >= SMALL_M && p.n >= 32 && p.k >= LEAST_K;
+}
+
+/* What a thread works with. */
+typedef struct job {
+  const plan *p;
+  const dj__post *post;
+  char *b, *a;       /* packed: (panels, steps of the chunk); (16 rows, steps) */
+  float *c;          /* (block / 32, 32, 32) sums of a panel */
+  float *sum;        /* (panels of all columns, M rounded up, 32) f32, or NULL */
+  int32_t *at;       /* (steps) where they lie in A */
+  const float *bias; /* (N) or NULL */
+  dj__amx_matrix ma; /* A and the result of this one of the batch */
+  void *out;
+  dj_dtype out_type;
+  int64_t k0, steps; /* the chunk of depth: first element, steps of 32 */
+  int64_t n0, n1;    /* the chunk of columns */
+} job;
+
+/* Where the sums of the panel at column n begin: those of all rows, or of the block at m0. */
+static float *sums_of(const job *j, int64_t m0, int64_t n, int64_t group) {
+  const plan *p = j->p;
+  return j->sum ? j->sum + (n / 32 * up(p->m, 32) + m0) * 32 : j->c + (n - group) * p->block;
+}
+
+/* One panel (32 columns from n on) against rows m0 .. m1, whose A is in cache. */
+static void panel(const job *j, int64_t m0, int64_t m1, int64_t n, float *sums) {
+  const plan *p = j->p;
+  const int64_t cols = least(32, p->n - n), deep = DJ__DEEP / 32;
+  const char *b = j->b + (n - j->n0) / 32 * j->steps * DJ__STEP_BYTES;
+  const int64_t pieces = (j->steps + deep - 1) / deep, blocks = (m1 - m0 + 31) / 32;
+  for (int64_t q = 0; q < pieces; q++) {
+    int64_t s0 = j->steps * q / pieces, s1 = j->steps * (q + 1) / pieces;
+    const char *bq = b + s0 * DJ__STEP_BYTES, *next = b + s1 * DJ__STEP_BYTES;
+    const int64_t lines = ((s1 - s0) * DJ__STEP_BYTES / 64 + blocks - 1) / blocks;
+    for (int64_t m = m0; m < m1; m += 32, next += lines * 64) {
+      const char *at = j->a + (m - m0) * j->steps * 64;
+      dj__amx_a a = {{at, at + 16 * j->steps * 64}, 64, j->at + s0};
+      for (int64_t l = 0; l < lines; l++) _mm_prefetch(next + l * 64, _MM_HINT_T1);
+      dj__amx_any(least(32, m1 - m), cols, &a, bq, s1 - s0, sums + (m - m0) * 32,
+                  q > 0 || j->k0 > 0);
+    }
+  }
+}
+
+/* Rows m0 .. m1 of panels n0 .. n1: sums to results, row by row. */
+static void store(const job *j, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+  const plan *p = j->p;
+  const size_t size = j->out_type == DJ_F32 ? 4 : 2;
+  for (int64_t m = m0; m < m1; m += 32)
+    for (int64_t n = n0; n < n1; n += 32) {
+      char *out = (char *)j->out + ((size_t)(m * p->n) + (size_t)n) * size;
+      dj__amx_store(sums_of(j, m0, n, n0) + (m - m0) * 32, least(32, m1 - m), least(32, p->n - n),
+                    out, j->out_type, p->n, j->bias ? j->bias + n : NULL, j->post->act);
+    }
+}
+
+/* Rows m0 .. m1 against columns n0 .. n1 of the chunk. */
+static void range(const job *j, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+  const plan *p = j->p;
+  const bool last = j->k0 + j->steps * 32 >= p->k;
+  for (int64_t m = m0; m < m1; m += p->block) {
+    const int64_t end = least(m + p->block, m1);
+    for (int64_t i = m; i < end; i += 16)
+      dj__amx_pack_a(j->a + (i - m) * j->steps * 64, &j->ma, p->ta, j->k0, j->steps, i);
+    for (int64_t g = n0; g < n1; g += 32 * p->group) {
+      const int64_t stop = least(g + 32 * p->group, n1);
+      for (int64_t n = g; n < stop; n += 32) panel(j, m, end, n, sums_of(j, m, n, g));
+      if (last) store(j, m, end, g, stop);
+    }
+  }
+}
+
+static void steps_of(job *j) {
+  for (int64_t s = 0; s < j->steps; s++) j->at[s] = (int32_t)(s * DJ__TILE_BYTES);
+}
+
+/* The whole product, by one thread (team NULL) or as part of a team in a parallel region. */
+static void product(job *j, const dj__amx_matrix *b, int id, int team) {
+  const plan *p = j->p;
+  const int64_t rows = up(p->m, 32) / 32;
+  for (j->k0 = 0; j->k0 < p->k; j->k0 += p->chunk) {
+    j->steps = (least(p->chunk, p->k - j->k0) + 31) / 32;
+    steps_of(j);
+    for (j->n0 = 0; j->n0 < p->n; j->n0 = j->n1) {
+      j->n1 = least(j->n0 + p->columns, up(p->n, 32));
+      int64_t panels = (j->n1 - j->n0) / 32;
+      for (int64_t i = part_from(panels, team, id); i < part_from(panels, team, id + 1); i++)
+        dj__amx_pack_b(j->b + i * j->steps * DJ__STEP_BYTES, b, p->tb, j->k0, j->steps,
+                       j->n0 + 32 * i);
+      if (team > 1) {
+#pragma omp barrier
+      }
+      if (rows >= 2 * team || panels < 2 * team) {
+        int64_t m0 = 32 * part_from(rows, team, id),
+                m1 = least(p->m, 32 * part_from(rows, team, id + 1));
+        range(j, m0, m1, j->n0, j->n1);
+      } else {
+        range(j, 0, p->m, j->n0 + 32 * part_from(panels, team, id),
+              j->n0 + 32 * part_from(panels, team, id + 1));
+      }
+      if (team > 1) {
+#pragma omp barrier
+      }
+    }
+  }
+}
+
+static dj_status run(const dj__call *c, void *self) {
+  (void)self;
+  const plan p = plan_of(c);
+  const dj__matmul_attr *attr = c->attr;
+  const int64_t own = copies(c, &p);
+  char *ws = (char *)(((uintptr_t)c->workspace + 63) / 64 * 64);
+  char *bs = ws, *sums = bs + (size_t)own * p.b_bytes, *as = sums + (size_t)own * p.sum_bytes;
+  const size_t each = p.a_bytes + p.c_bytes;
+  float *bias = (float *)(void *)(as + (size_t)thread_count(c) * each);
+  if (attr->post.bias) DJ__I(load_block)(bias, c->in[2].data, c->in[2].dtype, p.n);
+  const int threads = (int)thread_count(c);
+#pragma omp parallel num_threads(threads)
+  {
+    const int id = omp_get_thread_num(), team = omp_get_num_threads();
+    char *mine = as + (size_t)id * each;
+    job j = {.p = &p,
+             .post = &attr->post,
+             .a = mine,
+             .c = (float *)(void *)(mine + p.a_bytes),
+             .out_type = c->out[0].dtype};
+    j.at = (int32_t *)(void *)(j.c + p.block * 32 * p.group);
+    j.bias = attr->post.bias ? bias : NULL;
+    const int copy = own > 1 ? id : 0;
+    j.b = bs + (size_t)copy * p.b_bytes;
+    j.sum = p.many_sums ? (float *)(void *)(sums + (size_t)copy * p.sum_bytes) : NULL;
+    dj__amx_begin();
+    for (int64_t i = 0; i < p.batch; i++) {
+      if (own > 1 && i % team != id) continue;
+      dj__amx_matrix b = p.b;
+      j.ma = p.a;
+      j.ma.data = at(c->in[0].data, c->in[0].dtype, i * p.step_a);
+      b.data = at(c->in[1].data, c->in[1].dtype, i * p.step_b);
+      j.out = at_w(c->out[0].data, c->out[0].dtype, i * p.m * p.n);
+      product(&j, &b, own > 1 ? 0 : id, own > 1 ? 1 : team);
+    }
+    dj__amx_end();
+  }
+  return DJ_OK;
+}
+
+const dj__own dj__amx_matmul = {run, supports, workspace};
