@@ -79,6 +79,7 @@ static dj_status run_passes(const dj_graph *g, const dj_compile_options *o, dj_g
   dj_status s = DJ_OK;
   if (!(off & DJ_PASS_SIMPLIFY)) s = rewrite(out, dj__pass_simplify);
   if (!s && o->precision == DJ_PRECISION_BF16) s = rewrite(out, dj__pass_precision);
+  if (!s && !o->frozen && !(off & DJ_PASS_ROUND)) s = rewrite(out, dj__pass_round);
   if (!s && !(off & DJ_PASS_RECOMPUTE)) s = rewrite(out, dj__pass_recompute);
   if (!s && !(off & DJ_PASS_FUSION)) s = rewrite(out, dj__pass_fusion);
   if (s) {

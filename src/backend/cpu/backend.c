@@ -50,7 +50,9 @@ static bool has_amx(void) {
 const dj__own *dj__amx_find(const dj__call *c, const char *isa) {
 #if defined DJ_HAVE_AMX
   if ((isa && strcmp(isa, "amx") != 0) || !has_amx()) return NULL;
-  const dj__own *own = c->op == DJ__OP_matmul ? &dj__amx_matmul : NULL;
+  const dj__own *own = c->op == DJ__OP_matmul                                  ? &dj__amx_matmul
+                       : c->op == DJ__OP_conv2d || c->op == DJ__OP_conv2d_data ? &dj__amx_conv2d
+                                                                               : NULL;
   return own && own->supports(c) ? own : NULL;
 #else
   (void)c, (void)isa;
@@ -112,7 +114,8 @@ static bool supports(const dj__call *c, const dj__backend_options *o) {
   const dj__kernels *k = dj__kernels_find(o->isa);
   if (!k) return false;
   dj__call call = with_threads(c, o);
-  return dj__amx_find(&call, o->isa) || dj__onednn_supports(&call, call.threads) || own_kernel(&call, k) != NULL;
+  return dj__amx_find(&call, o->isa) || dj__onednn_supports(&call, call.threads) ||
+         own_kernel(&call, k) != NULL;
 }
 
 static dj_status create(const dj__call *c, const dj__backend_options *o, dj__kernel *out) {

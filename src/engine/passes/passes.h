@@ -4,6 +4,7 @@
  *
  *   simplify   drops nodes nothing depends on, merges equal ones
  *   precision  decides bf16 or f32 for every value and puts in casts
+ *   round      products round large variables themselves instead of reading bf16 copies
  *   recompute  makes some values a second time for the backward pass instead of keeping them
  *   fusion     bias and activation into matmul/conv2d; chains of elementwise ops into one node
  *   schedule   order of execution
@@ -34,6 +35,7 @@ void dj__rewrite_abort(dj__rewrite *r);
 
 dj_status dj__pass_simplify(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_precision(const dj_graph *g, dj_graph **out); /* to bf16 */
+dj_status dj__pass_round(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_recompute(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_fusion(const dj_graph *g, dj_graph **out);
 

@@ -36,6 +36,7 @@ DJ__INLINE void dj__amx_begin(void) {
   _tile_loadconfig(&c);
 }
 DJ__INLINE void dj__amx_end(void) {
+  _mm_sfence(); /* behind stores past the caches */
   _tile_release();
 }
 
@@ -102,20 +103,24 @@ typedef struct dj__amx_matrix {
   int64_t rows, cols, ld;
 } dj__amx_matrix;
 
-/* Panel of B: depth k0 .. k0 + 32 steps, columns n0 .. n0 + 32 of B. `m` is B (K, N), or with
- * `turned` B's transpose (N, K). Writes steps * DJ__STEP_BYTES bytes. */
+/* Panels of B one after another: depth k0 .. k0 + 32 steps, columns from n0 on. `m` is B (K, N), or
+ * with `turned` B's transpose (N, K). Writes panels * steps * DJ__STEP_BYTES. */
 void dj__amx_pack_b(char *dst, const dj__amx_matrix *m, bool turned, int64_t k0, int64_t steps,
-                    int64_t n0);
-/* Rows m0 .. m0 + 16 of A as tiles, steps * DJ__TILE_BYTES bytes. `m` is A (M, K), or with `turned`
- * its transpose (K, M). */
+                    int64_t n0, int64_t panels);
+/* Blocks of 32 rows of A from m0 on, as two runs of tiles each: 2 * blocks * steps *
+ * DJ__TILE_BYTES. `m` is A (M, K), or with `turned` its transpose (K, M). */
 void dj__amx_pack_a(char *dst, const dj__amx_matrix *m, bool turned, int64_t k0, int64_t steps,
-                    int64_t m0);
+                    int64_t m0, int64_t blocks);
 /* 16 rows of 16 words, turned. */
 void dj__amx_turn(__m512i r[16]);
 
 /* Writes rows x cols of c (32, 32) f32 as act(c + bias) to out[i * ld + j] of dtype t; bias (cols)
- * f32 or NULL. */
+ * f32 or NULL. past: the result is large, and caches are better used otherwise; then dj__amx_end.
+ */
 void dj__amx_store(float *c, int64_t rows, int64_t cols, void *out, dj_dtype t, int64_t ld,
-                   const float *bias, int act);
+                   const float *bias, int act, bool past);
+/* The same for row i (of 32) to where[i] + offset, if that is not NULL. */
+void dj__amx_store_rows(float *c, int64_t cols, char *const *where, size_t offset, dj_dtype t,
+                        const float *bias, int act);
 
 #endif

@@ -14,7 +14,9 @@ enum {
   CHUNK = 1536,      /* of depth */
   B_BYTES = 4 << 20, /* of packed B in a chunk */
   GROUP = 4,         /* panels whose results are written together: longer runs of memory */
+  FAR = 16384,       /* bytes */
   LEAST_K = 128,     /* less, and oneDNN is faster */
+  PAST = 1 << 20,    /* bytes of results that do not stay in cache anyway */
   SMALL_M = 64       /* rows below which oneDNN or another kernel is as good */
 };
 
@@ -25,6 +27,7 @@ typedef struct plan {
   bool ta, tb;
   int64_t step_a, step_b; /* elements between matrices of a batch */
   int64_t chunk, columns; /* depth and columns of a chunk, whole steps and panels */
+  bool past;              /* the result is large */
   int64_t group;          /* panels whose results are written together */
   int64_t block;          /* rows whose A stays in second-level cache */
   bool many_sums;         /* several chunks of depth: sums are kept in `sum` */
@@ -60,6 +63,7 @@ static plan plan_of(const dj__call *call) {
   p.many_sums = p.chunk < p.k;
   p.block = up(DJ__A_BYTES / (2 * p.chunk), 32);
   if (p.block > up(p.m, 32)) p.block = up(p.m, 32);
+  p.past = p.m * p.n * (int64_t)dj_dtype_size(call->out[0].dtype) > PAST;
   p.group = p.n * 4 > FAR ? GROUP : 1;
   p.b_bytes = (size_t)(p.columns * p.chunk) * 2;
   p.a_bytes = (size_t)(p.block * p.chunk) * 2;
@@ -146,7 +150,7 @@ static void store(const job *j, int64_t m0, int64_t m1, int64_t n0, int64_t n1) 
     for (int64_t n = n0; n < n1; n += 32) {
       char *out = (char *)j->out + ((size_t)(m * p->n) + (size_t)n) * size;
       dj__amx_store(sums_of(j, m0, n, n0) + (m - m0) * 32, least(32, m1 - m), least(32, p->n - n),
-                    out, j->out_type, p->n, j->bias ? j->bias + n : NULL, j->post->act);
+                    out, j->out_type, p->n, j->bias ? j->bias + n : NULL, j->post->act, p->past);
     }
 }
 
@@ -156,8 +160,7 @@ static void range(const job *j, int64_t m0, int64_t m1, int64_t n0, int64_t n1) 
   const bool last = j->k0 + j->steps * 32 >= p->k;
   for (int64_t m = m0; m < m1; m += p->block) {
     const int64_t end = least(m + p->block, m1);
-    for (int64_t i = m; i < end; i += 16)
-      dj__amx_pack_a(j->a + (i - m) * j->steps * 64, &j->ma, p->ta, j->k0, j->steps, i);
+    dj__amx_pack_a(j->a, &j->ma, p->ta, j->k0, j->steps, m, (end - m + 31) / 32);
     for (int64_t g = n0; g < n1; g += 32 * p->group) {
       const int64_t stop = least(g + 32 * p->group, n1);
       for (int64_t n = g; n < stop; n += 32) panel(j, m, end, n, sums_of(j, m, n, g));
@@ -180,9 +183,9 @@ static void product(job *j, const dj__amx_matrix *b, int id, int team) {
     for (j->n0 = 0; j->n0 < p->n; j->n0 = j->n1) {
       j->n1 = least(j->n0 + p->columns, up(p->n, 32));
       int64_t panels = (j->n1 - j->n0) / 32;
-      for (int64_t i = part_from(panels, team, id); i < part_from(panels, team, id + 1); i++)
-        dj__amx_pack_b(j->b + i * j->steps * DJ__STEP_BYTES, b, p->tb, j->k0, j->steps,
-                       j->n0 + 32 * i);
+      const int64_t first = part_from(panels, team, id);
+      dj__amx_pack_b(j->b + first * j->steps * DJ__STEP_BYTES, b, p->tb, j->k0, j->steps,
+                     j->n0 + 32 * first, part_from(panels, team, id + 1) - first);
       if (team > 1) {
 #pragma omp barrier
       }

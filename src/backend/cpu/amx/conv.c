@@ -1,0 +1,404 @@
+/*
+ * conv2d and conv2d_data on AMX, channels last, without groups and dilation.
+ *
+ * Both are sums over taps of shifted pictures. For a row of taps, what a result reads lies side by
+ * side in the source: taps * channels numbers from its pixel on, and those of the next result a
+ * constant distance further. So rows of A are read straight from a copy of the source with its
+ * padding (a band, which stays in second-level cache); no windows are copied. B is the weights,
+ * packed once a call.
+ *
+ * With a stride, conv2d_data falls apart into stride x stride pictures of which each sees every
+ * stride-th tap (a phase). With a vertical stride of the source (conv2d), the rows of a band are
+ * laid out by their remainder, so that the next result row always lies one row further.
+ *
+ * Results of a band are numbered along its rows as laid out, padding included; what falls on
+ * padding is computed and dropped. Where rows are whole tiles only they are taken instead. Sums are
+ * made in the same order whatever the band and the number of threads.
+ */
+#include "backend/cpu/amx/amx.h"
+
+enum {
+  BAND_BYTES = 384 << 10,
+  MOST_PIXELS = 1024, /* of a band, padding included */
+  LEAST_RESULTS = 64,
+  MOST_PHASES = 16
+};
+
+/* Results (qh, qw) of every image: result (y, x) lies at pixel (y * step_y + first_y, x * step_x +
+ * first_x) of the destination and sums taps (i, j) < (th, tw) over source pixel (y * sy + i + top,
+ * x * sx + j + left). */
+typedef struct phase {
+  int64_t qh, qw, step_y, step_x, first_y, first_x, sy, sx, top, left, th, tw;
+  int64_t kh0, kw0, kstep_h,
+      kstep_w;          /* tap (i, j) is weight (kh0 + i * kstep_h, kw0 + j * kstep_w) */
+  int64_t pitch, row;   /* results of a laid out row; its bytes */
+  int64_t run, steps;   /* numbers in a row of taps; steps of depth in all */
+  bool whole;           /* rows of results are whole tiles */
+  int64_t images, rows; /* of a band: several whole images, or rows of one */
+  int64_t bands;        /* of an image (1 with several images) */
+  int64_t lines,
+      plane;   /* of a band and image: laid out source rows of one remainder, bytes of those */
+  size_t b_at; /* packed weights in workspace */
+} phase;
+
+typedef struct plan {
+  const dj__conv_attr *a;
+  bool forward;
+  dj_tensor src, dst, w;
+  int64_t n, h, wd, c; /* source (n, h, wd, c) */
+  int64_t oh, ow, o;   /* destination (n, oh, ow, o) */
+  int64_t kh, kw, panels;
+  phase phase[MOST_PHASES];
+  int n_phase;
+  size_t blocks; /* that a band has at most */
+  size_t b_bytes, turned_bytes, band_bytes,
+      c_bytes; /* workspace: the first two once, the others a thread */
+} plan;
+
+static int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static int64_t up(int64_t x, int64_t unit) {
+  return (x + unit - 1) / unit * unit;
+}
+
+/* Blocks of two tiles that a band can have, at most. */
+static size_t most_blocks(const phase *f) {
+  return (size_t)((f->images * ((f->lines * f->pitch + 15) / 16) + 1) / 2);
+}
+/* Bytes behind a band that its last tile may read: 16 results, and rows of taps in whole steps. */
+static size_t slack(const plan *p, const phase *f) {
+  return (size_t)(16 * f->sx * p->c * 2 + 128);
+}
+
+/* How a phase's bands are laid out and cut. */
+static void lay_out(plan *p, phase *f, int64_t threads) {
+  f->run = f->tw * p->c;
+  f->steps = f->th * (up(f->run, 32) / 32);
+  const int64_t wide = (f->qw - 1) * f->sx + f->tw;
+  f->pitch = (wide + f->sx - 1) / f->sx;
+  f->row = f->pitch * f->sx * p->c * 2;
+  f->whole = f->qw % 16 == 0;
+  const int64_t extra = (f->th - 1) / f->sy; /* rows beyond those of results */
+  const int64_t most = MOST_PIXELS / f->pitch > 0 ? MOST_PIXELS / f->pitch : 1;
+  const int64_t image = f->sy * (f->qh + extra) * f->row;
+  f->images = 1;
+  f->rows = f->qh;
+  if (image > BAND_BYTES || f->qh > most) {
+    f->rows = BAND_BYTES / (f->sy * f->row) - extra;
+    f->rows = f->rows < 1 ? 1 : least(f->rows, most);
+    f->rows = (f->qh + (f->qh + f->rows - 1) / f->rows - 1) /
+              ((f->qh + f->rows - 1) / f->rows); /* even ones */
+  } else {
+    f->images = least(BAND_BYTES / image, most / f->qh > 0 ? most / f->qh : 1);
+    f->images = least(f->images, (p->n + threads - 1) / threads);
+    if (f->images < 1) f->images = 1;
+  }
+  f->bands = (f->qh + f->rows - 1) / f->rows;
+  f->lines = f->rows + extra;
+  f->plane = f->lines * f->row;
+}
+
+static void phases_forward(plan *p) {
+  const dj__conv_attr *a = p->a;
+  p->n_phase = 1;
+  p->phase[0] = (phase){.qh = p->oh,
+                        .qw = p->ow,
+                        .step_y = 1,
+                        .step_x = 1,
+                        .sy = a->stride[0],
+                        .sx = a->stride[1],
+                        .top = -a->pad[0],
+                        .left = -a->pad[1],
+                        .th = p->kh,
+                        .tw = p->kw,
+                        .kstep_h = 1,
+                        .kstep_w = 1};
+}
+
+/* One axis of a phase of conv2d_data: pixels first, first + stride, ... of `size`. Tap k reaches
+ * pixel i from source (i + pad - k) / stride. False: no tap does. */
+static bool phase_axis(int64_t first, int64_t size, int64_t stride, int64_t pad, int64_t k,
+                       int64_t *q, int64_t *taps, int64_t *k_last, int64_t *from) {
+  const int64_t k0 = (first + pad) % stride; /* the smallest tap that fits */
+  *q = (size - first + stride - 1) / stride;
+  *taps = k > k0 ? (k - k0 + stride - 1) / stride : 0;
+  *k_last = k0 + (*taps - 1) * stride; /* farthest back in the source: comes first */
+  *from = (first + pad - *k_last) / stride;
+  if ((first + pad - *k_last) % stride != 0) return false;
+  return *taps > 0 && *q > 0;
+}
+
+static bool phases_data(plan *p) {
+  const dj__conv_attr *a = p->a;
+  const int64_t sh = a->stride[0], sw = a->stride[1];
+  if (sh * sw > MOST_PHASES) return false;
+  for (int64_t y = 0; y < sh; y++)
+    for (int64_t x = 0; x < sw; x++) {
+      if (y >= p->oh || x >= p->ow) continue;
+      phase f = {.step_y = sh,
+                 .step_x = sw,
+                 .first_y = y,
+                 .first_x = x,
+                 .sy = 1,
+                 .sx = 1,
+                 .kstep_h = -sh,
+                 .kstep_w = -sw};
+      if (!phase_axis(y, p->oh, sh, a->pad[0], p->kh, &f.qh, &f.th, &f.kh0, &f.top) ||
+          !phase_axis(x, p->ow, sw, a->pad[1], p->kw, &f.qw, &f.tw, &f.kw0, &f.left))
+        return false; /* pixels without a tap: left to others */
+      p->phase[p->n_phase++] = f;
+    }
+  return true;
+}
+
+static bool plan_of(const dj__call *call, plan *p) {
+  *p = (plan){.a = call->attr,
+              .forward = call->op == DJ__OP_conv2d,
+              .src = call->in[0],
+              .w = call->in[1],
+              .dst = call->out[0]};
+  const int64_t *s = p->src.shape.dim, *d = p->dst.shape.dim, *w = p->w.shape.dim;
+  p->n = s[0], p->h = s[1], p->wd = s[2], p->c = s[3];
+  p->oh = d[1], p->ow = d[2], p->o = d[3];
+  p->kh = w[1], p->kw = w[2];
+  p->panels = (p->o + 31) / 32;
+  if (p->forward)
+    phases_forward(p);
+  else if (!phases_data(p))
+    return false;
+  p->turned_bytes = p->forward ? 0 : (size_t)up(p->kh * p->kw * p->c * p->o * 2, 64);
+  for (int i = 0; i < p->n_phase; i++) {
+    phase *f = &p->phase[i];
+    lay_out(p, f, call->threads > 1 ? call->threads : 1);
+    f->b_at = p->b_bytes;
+    p->b_bytes += (size_t)(p->panels * f->steps) * DJ__STEP_BYTES;
+    size_t band = (size_t)(f->images * f->sy * f->plane) + slack(p, f);
+    if (band > p->band_bytes) p->band_bytes = band;
+    if (most_blocks(f) > p->blocks) p->blocks = most_blocks(f);
+  }
+  p->band_bytes = (p->band_bytes + 63) / 64 * 64;
+  size_t deepest = 0;
+  for (int i = 0; i < p->n_phase; i++)
+    if ((size_t)p->phase[i].steps > deepest) deepest = (size_t)p->phase[i].steps;
+  p->c_bytes = p->blocks * (4096 + 32 * sizeof(char *) + 2 * sizeof(char *)) +
+               deepest * sizeof(int32_t) + 256;
+  p->c_bytes = (p->c_bytes + 63) / 64 * 64;
+  return true;
+}
+
+static size_t workspace(const dj__call *c) {
+  plan p;
+  if (!plan_of(c, &p)) return 0;
+  const size_t threads = c->threads > 1 ? (size_t)c->threads : 1;
+  return 64 + p.b_bytes + p.turned_bytes + threads * (p.band_bytes + p.c_bytes) +
+         (size_t)up(p.o, 32) * 4;
+}
+
+static bool supports(const dj__call *c) {
+  const dj__conv_attr *a = c->attr;
+  if (a->groups > 1 || a->dilation[0] != 1 || a->dilation[1] != 1 || !DJ__I(all_float)(c))
+    return false;
+  if (c->in[0].dtype != DJ_BF16 || (c->in[1].dtype != DJ_BF16 && !(a->rounds >> 1 & 1)))
+    return false;
+  if (dj_shape_count(&c->out[0].shape) == 0 || dj_shape_count(&c->in[0].shape) == 0) return false;
+  plan p;
+  if (!plan_of(c, &p)) return false;
+  for (int i = 0; i < p.n_phase; i++)
+    if (p.phase[i].sx * p.phase[i].pitch * p.c > 1 << 20) return false;
+  if (dj__worth_threads == 0) return true; /* a test, with small shapes */
+  return p.o >= 16 && p.n * p.oh * p.ow >= LEAST_RESULTS && p.c * p.kh * p.kw >= 32;
+}
+
+/* ---- weights ---- */
+/* conv2d_data: rows (kh, kw, o) of c numbers, so that what a row of taps reads of B lies in order.
+ */
+static void turn_weights(const plan *p, uint16_t *out, int id, int team) {
+  const int64_t taps = p->kh * p->kw,
+                all = taps * p->c; /* here c is what the convolution calls O */
+  for (int64_t r = part_from(all, team, id); r < part_from(all, team, id + 1); r++) {
+    const int64_t t = r / p->c, o = r % p->c, from = (o * taps + t) * p->o;
+    DJ__WITH_DTYPE(p->w.dtype, T,
+                   for (int64_t i = 0; i < p->o; i++) out[r * p->o + i] =
+                       to_bf16(ld(p->w.data, T, from + i)));
+  }
+}
+
+/* Packs panel n of phase f: for every row of taps its run, in whole steps. */
+static void pack_weights(const plan *p, const phase *f, const uint16_t *turned, char *dst,
+                         int64_t n) {
+  const int64_t each = f->steps / f->th, taps = p->kh * p->kw;
+  for (int64_t i = 0; i < f->th; i++, dst += each * DJ__STEP_BYTES) {
+    const int64_t kh = f->kh0 + i * f->kstep_h;
+    if (p->forward) {
+      dj__amx_matrix m = {at(p->w.data, p->w.dtype, kh * p->kw * p->c), p->w.dtype, p->o, f->run,
+                          taps * p->c};
+      dj__amx_pack_b(dst, &m, true, 0, each, 32 * n, 1);
+      continue;
+    }
+    /* Taps run backwards; each is c rows of the turned weights. They are gathered where c is no
+     * whole number of steps, row by row. */
+    uint16_t rows[32 * 32];
+    for (int64_t s = 0; s < each; s++) {
+      const int64_t cols = least(32, p->o - 32 * n);
+      for (int64_t k = 0; k < 32; k++) {
+        const int64_t at_k = 32 * s + k, j = at_k / p->c, o = at_k % p->c;
+        uint16_t *row = rows + k * 32;
+        memset(row, 0, 64);
+        if (at_k >= f->run) continue;
+        const int64_t tap = kh * p->kw + f->kw0 + j * f->kstep_w;
+        memcpy(row, turned + (tap * p->c + o) * p->o + 32 * n, (size_t)cols * 2);
+      }
+      dj__amx_matrix m = {rows, DJ_BF16, 32, 32, 32};
+      dj__amx_pack_b(dst + s * DJ__STEP_BYTES, &m, false, 0, 1, 0, 1);
+    }
+  }
+}
+
+/* ---- bands ---- */
+typedef struct band {
+  char *data;
+  float *c;          /* (blocks, 32, 32) */
+  char **where;      /* (blocks, 32) where results go, NULL: dropped */
+  const char **from; /* (blocks, 2) rows of A */
+  int32_t *at;       /* (steps) */
+  int64_t blocks;
+} band;
+
+/* Copies one source row (image n, row y; outside: zeros) to dst. */
+static void lay_row(const plan *p, const phase *f, char *dst, int64_t n, int64_t y) {
+  if (y < 0 || y >= p->h) {
+    memset(dst, 0, (size_t)f->row);
+    return;
+  }
+  const int64_t pixel = p->c * 2, wide = f->pitch * f->sx;
+  int64_t before = f->left < 0 ? least(-f->left, wide) : 0, start = f->left + before;
+  int64_t count = least(p->wd - start, wide - before);
+  if (count < 0) count = 0;
+  memset(dst, 0, (size_t)(before * pixel));
+  memcpy(dst + before * pixel, (const char *)p->src.data + ((n * p->h + y) * p->wd + start) * pixel,
+         (size_t)(count * pixel));
+  memset(dst + (before + count) * pixel, 0, (size_t)((wide - before - count) * pixel));
+}
+
+static void lay_band(const plan *p, const phase *f, const band *b, int64_t n0, int64_t n1,
+                     int64_t y0) {
+  for (int64_t n = n0; n < n1; n++) {
+    char *image = b->data + (n - n0) * f->sy * f->plane;
+    for (int64_t r = 0; r < f->sy; r++) /* remainder */
+      for (int64_t l = 0; l < f->lines; l++)
+        lay_row(p, f, image + r * f->plane + l * f->row, n, (y0 + l) * f->sy + r + f->top);
+  }
+  memset(b->data + (n1 - n0) * f->sy * f->plane, 0, slack(p, f));
+}
+
+static char *result_at(const plan *p, const phase *f, int64_t n, int64_t y, int64_t x) {
+  if (y >= f->qh || x >= f->qw) return NULL;
+  const int64_t i = (n * p->oh + y * f->step_y + f->first_y) * p->ow + x * f->step_x + f->first_x;
+  return (char *)at_w(p->dst.data, p->dst.dtype, i * p->o);
+}
+
+/* Tiles of 16 results, two to a block: where their A is, and where they go. */
+static void list_tiles(const plan *p, const phase *f, band *b, int64_t n0, int64_t n1, int64_t y0,
+                       int64_t rows) {
+  int64_t tiles = 0;
+  const int64_t pixel = f->sx * p->c * 2,
+                per_image = f->whole ? rows * (f->qw / 16) : (rows * f->pitch + 15) / 16;
+  for (int64_t n = n0; n < n1; n++) {
+    const char *image = b->data + (n - n0) * f->sy * f->plane;
+    for (int64_t t = 0; t < per_image; t++, tiles++) {
+      int64_t v = 16 * t;
+      if (f->whole) v = t / (f->qw / 16) * f->pitch + t % (f->qw / 16) * 16;
+      b->from[tiles] = image + v * pixel;
+      for (int64_t i = 0; i < 16; i++) {
+        const int64_t y = (v + i) / f->pitch, x = (v + i) % f->pitch;
+        b->where[tiles * 16 + i] = y < rows ? result_at(p, f, n, y0 + y, x) : NULL;
+      }
+    }
+  }
+  b->blocks = (tiles + 1) / 2;
+  if (tiles % 2 == 0) return;
+  b->from[tiles] = NULL; /* the last block has one tile */
+  for (int64_t i = 0; i < 16; i++) b->where[tiles * 16 + i] = NULL;
+}
+
+static void compute(const plan *p, const phase *f, const band *b, const char *packed,
+                    const float *bias) {
+  const int64_t deep = 512 / 32, pieces = (f->steps + deep - 1) / deep;
+  const size_t size = dj_dtype_size(p->dst.dtype), stride = (size_t)(f->sx * p->c * 2);
+  for (int64_t n = 0; n < p->panels; n++) {
+    const char *panel = packed + n * f->steps * DJ__STEP_BYTES;
+    const int64_t cols = least(32, p->o - 32 * n);
+    for (int64_t q = 0; q < pieces; q++) {
+      const int64_t s0 = f->steps * q / pieces, s1 = f->steps * (q + 1) / pieces;
+      for (int64_t m = 0; m < b->blocks; m++) {
+        float *c = b->c + (pieces > 1 ? m * 1024 : 0);
+        const dj__amx_a a = {{b->from[2 * m], b->from[2 * m + 1]}, stride, b->at + s0};
+        dj__amx_any(a.row[1] ? 32 : 16, cols, &a, panel + s0 * DJ__STEP_BYTES, s1 - s0, c, q > 0);
+        if (q + 1 == pieces)
+          dj__amx_store_rows(c, cols, b->where + 32 * m, (size_t)(32 * n) * size, p->dst.dtype,
+                             bias ? bias + 32 * n : NULL, p->a->post.act);
+      }
+    }
+  }
+}
+
+static void one_band(const plan *p, const phase *f, band *b, int64_t item, const char *packed,
+                     const float *bias) {
+  int64_t n0 = item / f->bands * f->images, n1 = least(n0 + f->images, p->n);
+  int64_t y0 = item % f->bands * f->rows, rows = least(f->rows, f->qh - y0);
+  lay_band(p, f, b, n0, n1, y0);
+  list_tiles(p, f, b, n0, n1, y0, rows);
+  compute(p, f, b, packed, bias);
+}
+
+static void steps_of(const plan *p, const phase *f, int32_t *at) {
+  const int64_t each = f->steps / f->th;
+  (void)p;
+  for (int64_t i = 0; i < f->th; i++)
+    for (int64_t u = 0; u < each; u++)
+      at[i * each + u] = (int32_t)(i % f->sy * f->plane + i / f->sy * f->row + u * 64);
+}
+
+static dj_status run(const dj__call *call, void *self) {
+  (void)self;
+  plan p;
+  if (!plan_of(call, &p)) return dj_error(DJ_E_UNSUPPORTED, "convolution of this shape on AMX");
+  char *packed = (char *)(((uintptr_t)call->workspace + 63) / 64 * 64);
+  uint16_t *turned = (uint16_t *)(void *)(packed + p.b_bytes);
+  char *mine = (char *)turned + p.turned_bytes;
+  int threads = threads_for(call, dj_shape_count(&p.dst.shape) * p.phase[0].steps);
+  float *bias = (float *)(void *)(mine + (size_t)(call->threads > 1 ? call->threads : 1) *
+                                             (p.band_bytes + p.c_bytes));
+  if (p.a->post.bias) DJ__I(load_block)(bias, call->in[2].data, call->in[2].dtype, p.o);
+#pragma omp parallel num_threads(threads)
+  {
+    const int id = omp_get_thread_num(), team = omp_get_num_threads();
+    band b = {.data = mine + (size_t)id * (p.band_bytes + p.c_bytes)};
+    b.c = (float *)(void *)(b.data + p.band_bytes);
+    b.where = (char **)(void *)(b.c + p.blocks * 1024);
+    b.from = (const char **)(void *)(b.where + p.blocks * 32);
+    b.at = (int32_t *)(void *)(b.from + p.blocks * 2);
+    if (!p.forward) {
+      turn_weights(&p, turned, id, team);
+#pragma omp barrier
+    }
+    dj__amx_begin();
+    for (int i = 0; i < p.n_phase; i++)
+#pragma omp for schedule(static)
+      for (int64_t n = 0; n < p.panels; n++)
+        pack_weights(&p, &p.phase[i], turned,
+                     packed + p.phase[i].b_at + n * p.phase[i].steps * DJ__STEP_BYTES, n);
+    for (int i = 0; i < p.n_phase; i++) {
+      const phase *f = &p.phase[i];
+      steps_of(&p, f, b.at);
+#pragma omp for schedule(static) nowait
+      for (int64_t item = 0; item < (p.n + f->images - 1) / f->images * f->bands; item++)
+        one_band(&p, f, &b, item, packed + f->b_at, p.a->post.bias ? bias : NULL);
+    }
+    dj__amx_end();
+  }
+  return DJ_OK;
+}
+
+const dj__own dj__amx_conv2d = {run, supports, workspace};
