@@ -478,6 +478,59 @@ static void test_recompute_changes_nothing_but_memory(void **state) {
   }
 }
 
+/* Products that round large weights themselves compute what they compute from bf16 copies, in less
+ * memory. */
+static void check_rounding(const char *backend) {
+  float loss[2][3];
+  size_t arena[2];
+  for (int off = 0; off < 2; off++) {
+    dj_graph *g = dj_graph_create();
+    dj_val x = dj_input(g, "x", DJ_F32, DJ_SHAPE(64, 512));
+    dj_val w = dj_param(g, "w", DJ_SHAPE(1024, 512), dj_init_normal(0.05f)); // large enough
+    dj_val y = dj_linear(g, dj_tanh(g, dj_linear(g, x, w, DJ_NONE)),
+                         dj_param(g, "v", DJ_SHAPE(512, 1024), dj_init_normal(0.05f)), DJ_NONE);
+    dj_val loss_ = dj_mean(g, dj_square(g, y), DJ_ALL_AXES);
+    assert_int_equal(dj_optimizer_apply(g, loss_, &(dj_optimizer){.kind = DJ_SGD}), DJ_OK);
+    dj_vars *vars = dj_vars_create(4);
+    dj_program *p;
+    dj_compile_options o = {
+        .backend = backend, .precision = DJ_PRECISION_BF16, .passes_off = off ? DJ_PASS_ROUND : 0};
+    assert_int_equal(dj_program_compile(g, &o, vars, &p), DJ_OK);
+    dj_tensor *in = dj_program_input(p, "x");
+    for (int64_t i = 0; i < dj_shape_count(&in->shape); i++)
+      ((float *)in->data)[i] = (float)(i % 17) / 17 - 0.5f;
+    for (uint64_t step = 0; step < 3; step++) {
+      assert_int_equal(dj_optimizer_fill(p, &(dj_optimizer){.kind = DJ_SGD}, step, 0.5), DJ_OK);
+      assert_int_equal(dj_program_run(p, step), DJ_OK);
+      loss[off][step] = *(float *)dj_program_output(p, "loss")->data;
+    }
+    int casts = 0;
+    for (int i = 0; i < dj_program_n_nodes(p); i++) {
+      dj_node_report r;
+      dj_program_node(p, i, &r);
+      casts += !strcmp(r.op, "cast") && dj_shape_count(&r.shape) == 1024 * 512;
+    }
+    if (off)
+      assert_true(casts >= 2);
+    else
+      assert_int_equal(casts, 0);
+    dj_memory_report r;
+    dj_program_memory(p, &r);
+    arena[off] = r.arena;
+    dj_program_destroy(p);
+    dj_vars_destroy(vars);
+    dj_graph_destroy(g);
+  }
+  assert_true(loss[0][2] < loss[0][0]);
+  assert_memory_equal(loss[0], loss[1], sizeof loss[0]);
+  assert_true(arena[0] <= arena[1]);
+}
+static void test_rounded_weights(void **state) {
+  (void)state;
+  check_rounding("ref");
+  check_rounding("cpu");
+}
+
 /* What depends on weights alone is computed once, and the results are the same. */
 static void test_frozen_programs(void **state) {
   (void)state;
@@ -908,6 +961,7 @@ int main(void) {
       cmocka_unit_test(test_gradient_through_bf16),
       cmocka_unit_test(test_compile_errors),
       cmocka_unit_test(test_recompute_changes_nothing_but_memory),
+      cmocka_unit_test(test_rounded_weights),
       cmocka_unit_test(test_frozen_programs),
       cmocka_unit_test(test_passes_change_nothing),
       cmocka_unit_test(test_same_bits_every_time),

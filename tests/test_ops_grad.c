@@ -245,16 +245,17 @@ static void close_probe(probe *p) {
   }
 }
 
-/* Fused epilogues come after differentiation; bf16 steps are no function to differentiate. */
+/* Fused epilogues and rounded inputs come after differentiation; bf16 steps are no function to
+ * differentiate. */
 static bool differentiable(dj__op op, const dj__sample *s) {
   if (s->bench) return false;
   if (op == DJ__OP_matmul) {
-    dj__post post = ((const dj__matmul_attr *)s->attr)->post;
-    if (post.bias || post.act) return false;
+    const dj__matmul_attr *a = s->attr;
+    if (a->post.bias || a->post.act || a->rounds) return false;
   }
   if (op == DJ__OP_conv2d || op == DJ__OP_conv2d_data) {
-    dj__post post = ((const dj__conv_attr *)s->attr)->post;
-    if (post.act || post.bias) return false;
+    const dj__conv_attr *a = s->attr;
+    if (a->post.act || a->post.bias || a->rounds) return false;
   }
   fixture f;
   bool any = false;

@@ -50,9 +50,10 @@ static bool has_amx(void) {
 const dj__own *dj__amx_find(const dj__call *c, const char *isa) {
 #if defined DJ_HAVE_AMX
   if ((isa && strcmp(isa, "amx") != 0) || !has_amx()) return NULL;
-  const dj__own *own = c->op == DJ__OP_matmul                                  ? &dj__amx_matmul
-                       : c->op == DJ__OP_conv2d || c->op == DJ__OP_conv2d_data ? &dj__amx_conv2d
-                                                                               : NULL;
+  const dj__own *own = NULL;
+  if (c->op == DJ__OP_matmul) own = &dj__amx_matmul;
+  if (c->op == DJ__OP_conv2d || c->op == DJ__OP_conv2d_data) own = &dj__amx_conv2d;
+  if (c->op == DJ__OP_conv2d_weight) own = &dj__amx_conv2d_weight;
   return own && own->supports(c) ? own : NULL;
 #else
   (void)c, (void)isa;

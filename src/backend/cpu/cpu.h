@@ -38,7 +38,7 @@ typedef struct dj__kernels {
 } dj__kernels;
 
 /* Of amx/, whose header needs its compiler flags. */
-extern const dj__own dj__amx_matmul, dj__amx_conv2d;
+extern const dj__own dj__amx_matmul, dj__amx_conv2d, dj__amx_conv2d_weight;
 
 extern const dj__kernels dj__kernels_generic, dj__kernels_avx2, dj__kernels_avx512;
 

@@ -207,7 +207,9 @@ static bool supports(const dj__call *c) {
   for (int i = 0; i < p.n_phase; i++)
     if (p.phase[i].sx * p.phase[i].pitch * p.c > 1 << 20) return false;
   if (dj__worth_threads == 0) return true; /* a test, with small shapes */
-  return p.o >= 16 && p.n * p.oh * p.ow >= LEAST_RESULTS && p.c * p.kh * p.kw >= 32;
+  if (p.o < 16 || p.n * p.oh * p.ow < LEAST_RESULTS || p.c * p.kh * p.kw < 32) return false;
+  /* Elsewhere oneDNN's are as fast or faster. */
+  return p.phase[0].qw < 16 ? p.c >= 64 && p.kh > 1 : p.n_phase > 1 && p.c >= 32 && p.o >= 32;
 }
 
 /* ---- weights ---- */
