@@ -22,8 +22,8 @@ static void enter(dj__traffic *t, int i, int lane, double s, double lateral, flo
   touch(t, lane);
   const dj__agents *a = &t->agents;
   float half = 0.5f * a->length[i], side = 0.5f * a->width[i];
-  float slant = fabsf(t->mind[i].t_rate) / fmaxf(a->speed[i], 0.5f); /* stands askew */
-  side += half * fminf(slant, 0.4f);
+  float slant = fabsf(t->mind[i].t_rate) / fmaxf(a->speed[i], 2 * t->mind[i].scale);
+  side += half * fminf(slant, 0.4f); /* stands askew */
   int k = t->n_entry++, *at = &t->lane_head[lane];
   dj__entry *e = &t->entry[k];
   *e = (dj__entry){.agent = i,
@@ -333,7 +333,8 @@ void dj__agent_pose(dj__traffic *t, int i) {
     dj__lane_xy(map, lane, s - d, lateral, &xr, &yr);
   const dj__lane_point *p = dj__lane_at(map, lane, s, &f);
   float yaw = (float)atan2(yf - yr, xf - xr), before = a->yaw[i];
-  float drift = a->speed[i] > 0.1f ? atanf(m->t_rate / a->speed[i]) : 0;
+  float drift = atanf(m->t_rate / fmaxf(a->speed[i], 0.1f));
+  drift *= fminf(a->speed[i] / (2 * m->scale), 1); /* no turning on the spot */
   a->x[i] = 0.5 * (xf + xr);
   a->y[i] = 0.5 * (yf + yr);
   a->z[i] = (float)(p[0].z + f * (p[1].z - p[0].z));
