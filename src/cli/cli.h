@@ -20,6 +20,7 @@
   X("train", train, "train a network from a recipe, or go on with a run")                          \
   X("eval", eval, "score a run on a split, beside baselines")                                      \
   X("predict", predict, "write a video of what a network sees and would do")                       \
+  X("drive", drive, "let a driver drive in the world, scored")                                     \
   X("runs", runs, "list and compare runs")                                                         \
   X("world", world, "record drives in a generated world; look at towns and suites")                \
   X("log", log, "look into MCAP logs: info, check, cat, recover")                                  \

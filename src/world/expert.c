@@ -10,6 +10,7 @@
 #define CAR_LENGTH 4.7
 #define RISE       2.4 /* m/s^3: how fast the wanted acceleration rises and falls, for comfort */
 #define FALL       2.6
+#define EMERGENCY  (-5.2) /* m/s^2 */
 
 /* ---- where it is ---- */
 static void find_itself(dj__expert *e, const dj__world *w) {
@@ -77,9 +78,18 @@ static double steer(const dj__expert *e, const dj__world *w) {
   return dj__pilot_curvature(line + bend, d - to, direction, reach);
 }
 
-static double smooth_accel(const dj__expert *e, double wanted) {
-  double dt = DJ__WORLD_DT, fall = wanted < -4.8 ? 40 : wanted < -3 ? 1.3 * FALL : FALL;
-  double a = fmax(e->accel - fall * dt, fmin(e->accel + (e->accel < -3 ? 4 : RISE) * dt, wanted));
+/* The wanted acceleration as passengers bear it: ramps, and within 1.5 s no more of a change than
+ * nuPlan's limit of jerk (4.13 m/s^3, fitted over that time) allows; all of it in an emergency. */
+static double smooth_accel(dj__expert *e, double wanted) {
+  double dt = DJ__WORLD_DT, most = e->accel;
+  for (int k = 0; k < DJ__RECENT; k++) most = fmax(most, (double)e->recent[k]);
+  double a = wanted;
+  if (wanted > EMERGENCY) {
+    a = fmax(wanted, fmax(most - 3.9, -3.9));
+    a = fmax(a, e->accel - (wanted < -3 ? 1.3 : 1) * FALL * dt);
+  }
+  a = fmin(a, e->accel + (e->accel < -3 ? 4 : RISE) * dt);
+  e->recent[e->at++ % DJ__RECENT] = (float)a;
   return a;
 }
 

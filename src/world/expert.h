@@ -26,6 +26,7 @@ enum {
   DJ__STOPS = 48,
   DJ__ZEBRAS = 256,
   DJ__CAPS = 16,
+  DJ__RECENT = 30,
   DJ__MEETS = 2048 /* conflicts on a guide */
 };
 #define DJ__AHEAD_DT 0.45 /* s */
@@ -100,8 +101,10 @@ typedef struct dj__expert {
   int n_stop;
   /* memories */
   dj__swerve way;
-  double back;   /* of the plan */
-  double accel;  /* last one asked for */
+  double back;              /* of the plan */
+  double accel;             /* last one asked for */
+  float recent[DJ__RECENT]; /* accelerations of the last 1.5 s */
+  unsigned at;
   double waited; /* s that it has stood */
   double calm;   /* s for which the way should not change */
   bool started;
