@@ -16,6 +16,12 @@
 #include "base/fs.h"
 #include "world/render_internal.h"
 
+// Fontconfig, which draws the signs' letters through cairo, keeps what it knows until the end.
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) {
+  return "leak:libfontconfig";
+}
+
 static dj__map *town;
 static dj__renderer *shared; // all layers, of the flat town
 static dj__scene *scene, *later;

@@ -762,7 +762,7 @@ dj_status dj__draw_shadow_map(dj__renderer *r, const dj__scene *s) {
   if (r->options.no_shadows || r->indoor || k.shadow < 0.03f) return DJ_OK;
   int cell[2] = {(int)floor(s->x / SHADOW_CELL), (int)floor(s->y / SHADOW_CELL)};
   if (r->shadow.valid && !memcmp(cell, r->shadow.cell, sizeof cell) &&
-      !memcmp(k.sun, r->shadow.sun, sizeof k.sun))
+      k.sun[0] == r->shadow.sun[0] && k.sun[1] == r->shadow.sun[1] && k.sun[2] == r->shadow.sun[2])
     return DJ_OK;
   double c[3] = {(cell[0] + 0.5) * SHADOW_CELL, (cell[1] + 0.5) * SHADOW_CELL, 0};
   c[2] = dj__map_height(r->map, c[0], c[1]);
@@ -876,6 +876,7 @@ dj_status dj__draw_view(dj__renderer *r, const dj__scene *s, const dj__scene *ne
     dj__sky_of(&hall, v->exposure, &f.sky);
     f.sky.density = 0;
   }
+  if (r->aerial) f.sky.density *= 0.2f;
   bool sun = !r->indoor && !r->options.no_shadows && f.sky.shadow >= 0.03f && r->shadow.valid;
   f.variant = (sun ? DJ__P_SHADOW : 0) | (f.sky.night > 0.02f && !r->indoor ? DJ__P_NIGHT : 0);
   if (labels) f.variant |= DJ__P_LABELS;

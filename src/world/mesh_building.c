@@ -29,8 +29,10 @@ static uint8_t *cell_at(site *t, double x, double y) {
 }
 
 static void take_disc(site *t, double x, double y, double r, uint8_t what) {
-  for (double dy = -r; dy <= r; dy += t->cell)
-    for (double dx = -r; dx <= r; dx += t->cell) {
+  int n = (int)ceil(r / t->cell);
+  for (int j = -n; j <= n; j++)
+    for (int i = -n; i <= n; i++) {
+      double dx = i * t->cell, dy = j * t->cell;
       uint8_t *c = dx * dx + dy * dy <= r * r ? cell_at(t, x + dx, y + dy) : NULL;
       if (c) *c = what;
     }
@@ -311,8 +313,7 @@ void dj__mesh_tree(dj__world_mesh *w, double x, double y, double z, int kind, do
     dj__mesh *m = dj__world_list(w, far ? DJ__LIST_LEAF_FAR : DJ__LIST_LEAF, x, y);
     dj__look(m, tex, DJ__CLASS_VEGETATION, tint);
     int n = far ? 2 : 3;
-    for (int k = 0; k < n; k++)
-      card(m, x, y, z + low, z + height, half, yaw + M_PI * k / n, 0);
+    for (int k = 0; k < n; k++) card(m, x, y, z + low, z + height, half, yaw + M_PI * k / n, 0);
     if (far || kind != 0) continue;
     // a level card through the crown
     double c = cos(yaw), s = sin(yaw), h = 0.85 * half, up = z + 0.62 * height;
@@ -390,8 +391,8 @@ static void garden(site *t, const block *b, double front, double wide) {
     fence(t, b, -0.5 * wide, -0.8, y);
     fence(t, b, 0.8, 0.5 * wide, y);
   } else {
-    for (double x = -0.5 * wide; x < 0.5 * wide; x += 1.5) {
-      double p[3];
+    for (int k = 0; k < (int)(wide / 1.5); k++) {
+      double p[3], x = -0.5 * wide + 1.5 * k;
       if (fabs(x) < 1.2) continue;
       to_world(b, x, y, 0, p);
       (void)plant(t, p[0], p[1], 2, 1.2, 0.6);
@@ -450,13 +451,15 @@ static void along_town(site *t, int road, int left) {
   for (double s = uniform(t, 2, 8); s < r->length - 4;) {
     block b = {.length = 3 * floor(uniform(t, 4, 9)), .depth = uniform(t, 11, 15)};
     bool put = false;
-    for (; b.length >= 9 && !put; b.length -= 3)
+    while (b.length >= 9) {
       put = put_building(t, road, s + 0.5 * b.length, left, &b, 1.6, 0.3);
+      if (put) break;
+      b.length -= 3;
+    }
     if (!put) {
       s += 5;
       continue;
     }
-    b.length += 3; // the loop took it off once more
     apron(t, &b, 1.6);
     town_block(t, &b, shops || dj__rng_below(&t->rng, 5) == 0);
     s += b.length + (dj__rng_below(&t->rng, 4) ? 0.05 : uniform(t, 3, 9));
@@ -589,7 +592,8 @@ void dj__mesh_hall(dj__world_mesh *w) {
       {x0, y1, z + tall}, {x1, y1, z + tall}, {x1, y0, z + tall}, {x0, y0, z + tall}};
   const double cuv[4][2] = {{0, 0}, {4, 0}, {4, 4}, {0, 4}};
   dj__mesh_quad(s, ceiling, cuv);
-  for (double y = y0 + 1.2; y < y1 - 1; y += 2.4) { // strip lights
+  for (int i = 0; i < (int)((y1 - y0 - 2.2) / 2.4) + 1; i++) { // strip lights
+    double y = y0 + 1.2 + 2.4 * i;
     dj__look(s, DJ__TEX_PLAIN, DJ__CLASS_BUILDING, 0xffffff);
     s->look.lamp = 255;
     const double p[4][3] = {{x0 + 1, y + 0.15, z + tall - 0.02},

@@ -197,13 +197,15 @@ static void build_span(work *k, const span *s, bool in_junction) {
   const dj__map *m = k->w->map;
   if (s->kind == SURFACE_NONE) return;
   bool outline = in_junction && m->junction[m->road[k->road].junction].n_outline > 2;
-  if (outline && s->kind != SURFACE_WALK) return; // the junction's fan lies there
+  bool under = outline && s->kind != SURFACE_WALK; // the junction's fan lies over it, mostly
+  if (under && k->far) return;
   lane_edge(m, k->road, k->section, s->lane0, 1, k->q, k->n, &k->a);
   lane_edge(m, k->road, k->section, s->lane1, 0, k->q, k->n, &k->b);
   if (s->kind == SURFACE_WALK || s->kind == SURFACE_GREEN) {
     raised(k, s);
     return;
   }
+  k->a.dz = k->b.dz = under ? -0.025 : 0;
   dj__vertex look = asphalt_look(k->w, k->road);
   if (s->kind == SURFACE_BIKE) look = look_of(DJ__TEX_ASPHALT, DJ__CLASS_ROAD, 0xd08c78, -100);
   strip(k->w, k->far ? DJ__LIST_GROUND_FAR : DJ__LIST_GROUND, &look, k->q, k->n, &k->a, &k->b, NAN,
@@ -276,8 +278,9 @@ static void dashes(work *k, int lane, double s0, double s1, double shift, double
               : z == DJ__ZONE_TRACK  ? 0.25
                                      : 3,
          period = z == DJ__ZONE_TRACK ? 0.5 : 3 * on;
-  for (double s = ceil((s0 - on) / period) * period; s < s1; s += period) {
-    double a = fmax(s, s0), b = fmin(s + on, s1);
+  int first = (int)ceil((s0 - on) / period), n = (int)ceil(s1 / period);
+  for (int i = first; i < n; i++) {
+    double s = i * period, a = fmax(s, s0), b = fmin(s + on, s1);
     if (b - a > 0.3 * on) line(k, lane, a, b, shift, width, look);
   }
 }
@@ -506,12 +509,20 @@ void dj__mesh_roads(dj__world_mesh *w) {
 // ---- ground ------------------------------------------------------------------------------------
 
 static void ground_point(dj__world_mesh *w, dj__mesh *o, double x, double y, double sink,
-                         uint32_t *out) {
+                         double tile, uint32_t *out) {
   const dj__map *m = w->map;
   double h = dj__map_ground(m, x, y), e = 2.5;
   double gx = (dj__map_ground(m, x + e, y) - h) / e, gy = (dj__map_ground(m, x, y + e) - h) / e;
   double l = sqrt(1 + gx * gx + gy * gy), n[3] = {-gx / l, -gy / l, 1 / l}, p[3] = {x, y, h - sink};
-  *out = dj__mesh_vertex(o, p, n, x / 6, y / 6);
+  // patches of greener and drier growth, tens of metres wide
+  double a =
+      sin(x / 23 + 2 * sin(y / 61)) + sin(y / 29 + 2 * sin(x / 53)) + 0.7 * sin((x - y) / 11);
+  const dj__vertex keep = o->look;
+  o->look.c[0] = (uint8_t)fmin(255, keep.c[0] * (0.93 + 0.05 * a));
+  o->look.c[1] = (uint8_t)fmin(255, keep.c[1] * (0.96 + 0.02 * a));
+  o->look.c[2] = (uint8_t)fmin(255, keep.c[2] * (0.90 + 0.03 * a));
+  *out = dj__mesh_vertex(o, p, n, x / tile, y / tile);
+  o->look = keep;
 }
 
 /* What grows in a square: meadow, field, lawn; tints vary smoothly. */
@@ -529,20 +540,15 @@ static void ground_grid(dj__world_mesh *w, dj__list list, double x0, double y0, 
   dj__mesh *o = dj__world_list(w, list, x0 + 1, y0 + 1);
   ground_look(w, o, x0 + 1, y0 + 1, town);
   uint32_t v[MOST * MOST];
-  bool road[MOST * MOST] = {false};
   double step = DJ__CHUNK / n;
   for (int j = 0; j <= n; j++)
     for (int i = 0; i <= n; i++) {
       double x = x0 + i * step, y = y0 + j * step;
-      if (list == DJ__LIST_TERRAIN) road[j * (n + 1) + i] = dj__map_drivable(w->map, x, y, true);
-      ground_point(w, o, x, y, sink, &v[j * (n + 1) + i]);
+      ground_point(w, o, x, y, sink, list == DJ__LIST_TERRAIN ? 6 : 17, &v[j * (n + 1) + i]);
     }
   for (int j = 0; j < n; j++)
     for (int i = 0; i < n; i++) {
       int k = j * (n + 1) + i;
-      if (road[k] && road[k + 1] && road[k + n + 1] && road[k + n + 2] &&
-          dj__map_drivable(w->map, x0 + (i + 0.5) * step, y0 + (j + 0.5) * step, true))
-        continue; // under a road
       dj__mesh_triangle(o, v[k], v[k + 1], v[k + n + 2]);
       dj__mesh_triangle(o, v[k], v[k + n + 2], v[k + n + 1]);
     }

@@ -237,8 +237,9 @@ static void rail_along(dj__world_mesh *w, int road, int left) {
 static void posts_along(dj__world_mesh *w, int road) {
   const dj__map *m = w->map;
   const dj__road *r = &m->road[road];
-  for (double s = 20; s < r->length - 5; s += 40)
+  for (int k = 0; k < (int)((r->length + 15) / 40); k++)
     for (int left = 0; left < 2; left++) {
+      double s = 20 + 40 * k;
       side o = side_at(m, road, s, left);
       double p[3];
       beside(m, road, s, (o.all + 0.6) * (left ? 1 : -1), p);

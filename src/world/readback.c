@@ -171,8 +171,17 @@ static void labels_warp(const labels *l, const dj__view *v, const dj__warp *w,
   }
 }
 
+static bool same_lens(const dj_camera *a, const dj_camera *b) {
+  bool same = a->width == b->width && a->height == b->height &&
+              a->n_distortion == b->n_distortion &&
+              !strcmp(a->distortion_model, b->distortion_model);
+  for (int k = 0; k < 9; k++) same &= a->K[k] == b->K[k];
+  for (int k = 0; k < a->n_distortion && same; k++) same &= a->D[k] == b->D[k];
+  return same;
+}
+
 static dj_status make_warp(const dj_camera *c, const dj__view *v, dj__warp *w) {
-  if (w->at && !memcmp(&w->camera, c, sizeof *c)) return DJ_OK;
+  if (w->at && same_lens(&w->camera, c)) return DJ_OK;
   free(w->at);
   w->at = malloc((size_t)c->width * (size_t)c->height * 2 * sizeof *w->at);
   if (!w->at) return dj_error(DJ_E_NOMEM, "cameras: no memory for the lens of '%s'", c->name);

@@ -355,7 +355,9 @@ dj_status dj__render_view(dj__renderer *r, const dj__scene *s, const double posi
   at->ego_id = UINT32_MAX;
   float far = r->far;
   r->far = fmaxf(far, 5000); // towns from above
+  r->aerial = true;
   dj_status status = dj__render(r, at, NULL, &rig, out);
   r->far = far;
+  r->aerial = false;
   return status;
 }

@@ -107,7 +107,7 @@ struct dj__renderer {
   dj__render_options options;
   int scale; /* samples a pixel and direction: 1 or 2 */
   float near, far;
-  bool indoor;
+  bool indoor, aerial; /* aerial: a view from above, with little haze */
   dj__program program[DJ__N_PROGRAMS][DJ__P_VARIANTS];
   GLuint textures, static_vertices, static_array, actor_vertices, actor_indices, actor_array,
       instances, stream_indices, sky_vertices, sky_indices, sky_array, stream_vertices,

@@ -52,9 +52,11 @@ static float noise(float u, float v, int cells, uint64_t seed) {
 /* Several octaves, 0..1. */
 static float fractal(float u, float v, int cells, int octaves, uint64_t seed) {
   float sum = 0, weight = 0, w = 1;
-  for (int k = 0; k < octaves && cells <= N; k++, cells *= 2, w *= 0.55f) {
+  for (int k = 0; k < octaves && cells <= N; k++) {
     sum += w * noise(u, v, cells, seed + (uint64_t)k * 977);
     weight += w;
+    w *= 0.55f;
+    cells *= 2;
   }
   return sum / weight;
 }
@@ -133,9 +135,9 @@ static pixel kerb(const layer *l, int u, int v) {
 }
 static pixel grass(const layer *l, int u, int v) {
   float blade = noise((float)u * 1.0f, (float)v, 128, l->seed) - 0.5f,
-        patch = fractal((float)u, (float)v, 4, 4, l->seed + 1),
+        patch = fractal((float)u, (float)v, 9, 4, l->seed + 1),
         fine = rand2(u, v, l->seed + 3) - 0.5f;
-  pixel c = mix(rgb(0x5a6e38), rgb(0x87895a), patch * 1.8f - 0.4f);
+  pixel c = mix(rgb(0x5a6e38), rgb(0x87895a), patch * 1.1f - 0.05f);
   return scaled(c, 1 + 0.38f * blade + 0.20f * fine);
 }
 static pixel field(const layer *l, int u, int v) {
