@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "base/fs.h"
-#include "world/render.h"
+#include "world/render_internal.h"
 
 static void refuse(const char *text, dj_status want, const char *part) {
   dj__rig rig;
@@ -51,6 +51,10 @@ static void presets_are_there(void **state) {
     (void)snprintf(path, sizeof path, "%s/rigs/%s.yaml", DOJO_SOURCE_DIR, want[k].name);
     if (dj__rig_find(path, &file)) fail_msg("%s", dj_error_message());
     assert_memory_equal(&rig, &file, sizeof rig);
+    for (int i = 0; i < rig.n_camera; i++) {
+      dj__view v;
+      if (dj__camera_source(&rig.camera[i].camera, &v)) fail_msg("%s", dj_error_message());
+    }
   }
   dj__rig rig;
   assert_int_equal(dj__rig_find("ring5", &rig), DJ_E_NOT_FOUND);
