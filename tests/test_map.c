@@ -238,6 +238,102 @@ static void hills_can_be_climbed(void **state) {
   each_town(check_grades);
 }
 
+/* ---- no road runs over another one ---- */
+static int touches(const dj__map *m, int road, int end) { /* junction there, or -1 */
+  const dj__road *r = &m->road[road];
+  const dj__link *l = end ? &r->succ : &r->pred;
+  if (r->junction >= 0) return r->junction;
+  return l->kind == DJ__LINK_JUNCTION ? l->index : -1;
+}
+
+static bool meet(const dj__map *m, const dj__lane *a, const dj__lane *b, double x, double y) {
+  if (a->road == b->road) return true;
+  for (int e = 0; e < 2; e++)
+    for (int f = 0; f < 2; f++) {
+      int j = touches(m, a->road, e);
+      if (j < 0 || j != touches(m, b->road, f)) continue;
+      if (a->junction == j && b->junction == j) return true;
+      if (hypot(x - m->junction[j].x, y - m->junction[j].y) < m->junction[j].radius + 12)
+        return true;
+    }
+  return false;
+}
+
+typedef struct cells {
+  int nx, ny, *first, *next;
+  const dj__map *m;
+} cells;
+
+static int cell(const cells *c, double x, double y) {
+  return (int)((y - c->m->y0) / 6) * c->nx + (int)((x - c->m->x0) / 6);
+}
+
+static void look_for_overlap(const cells *c, const int *lane_of, int i) {
+  const dj__map *m = c->m;
+  const dj__lane_point *p = &m->point[i];
+  const dj__lane *a = &m->lane[lane_of[i]];
+  for (int dy = -1; dy <= 1; dy++)
+    for (int dx = -1; dx <= 1; dx++) {
+      int x = (int)((p->x - m->x0) / 6) + dx, y = (int)((p->y - m->y0) / 6) + dy;
+      if (x < 0 || y < 0 || x >= c->nx || y >= c->ny) continue;
+      for (int k = c->first[y * c->nx + x]; k >= 0; k = c->next[k]) {
+        const dj__lane_point *q = &m->point[k];
+        double d = hypot(p->x - q->x, p->y - q->y);
+        if (d > 0.5 * (p->width + q->width) - 0.4) continue;
+        if (!meet(m, a, &m->lane[lane_of[k]], p->x, p->y))
+          fail_msg("%s: roads %s and %s run over each other near (%.1f, %.1f)", m->name,
+                   m->road[a->road].id, m->road[m->lane[lane_of[k]].road].id, p->x, p->y);
+      }
+    }
+}
+
+static void check_overlap(const dj__map *m) {
+  cells c = {.nx = 2 + (int)((m->x1 - m->x0) / 6), .ny = 2 + (int)((m->y1 - m->y0) / 6), .m = m};
+  int n = c.nx * c.ny, *lane_of = malloc((size_t)m->n_point * sizeof *lane_of);
+  c.first = malloc((size_t)n * sizeof *c.first);
+  c.next = malloc((size_t)m->n_point * sizeof *c.next);
+  assert_true(c.first && c.next && lane_of);
+  for (int i = 0; i < n; i++) c.first[i] = -1;
+  for (int l = 0; l < m->n_lane; l++)
+    for (int i = m->lane[l].point0; i < m->lane[l].point0 + m->lane[l].n_point; i++) {
+      lane_of[i] = l;
+      if (m->lane[l].type != DJ__LANE_DRIVING) continue;
+      int k = cell(&c, m->point[i].x, m->point[i].y);
+      c.next[i] = c.first[k];
+      c.first[k] = i;
+    }
+  for (int l = 0; l < m->n_lane; l++)
+    for (int i = 0; m->lane[l].type == DJ__LANE_DRIVING && i < m->lane[l].n_point; i += 3)
+      look_for_overlap(&c, lane_of, m->lane[l].point0 + i);
+  free(c.first);
+  free(c.next);
+  free(lane_of);
+}
+
+static void roads_do_not_overlap(void **state) {
+  (void)state;
+  each_town(check_overlap);
+}
+
+/* Who keeps to the limit stays below 4 m/s^2 sideways (outside of junctions). */
+static void check_bends(const dj__map *m) {
+  for (int l = 0; l < m->n_lane; l++) {
+    const dj__lane *o = &m->lane[l];
+    if (o->type != DJ__LANE_DRIVING || o->junction >= 0 || o->zone == DJ__ZONE_TRACK) continue;
+    for (int i = 1; i + 1 < o->n_point; i++) {
+      double k = fabsf(m->point[o->point0 + i].curvature);
+      if (k * o->speed_limit * o->speed_limit > 4.5)
+        fail_msg("%s: road %s bends with %g m at %g km/h", m->name, m->road[o->road].id, 1 / k,
+                 3.6 * o->speed_limit);
+    }
+  }
+}
+
+static void bends_fit_the_limits(void **state) {
+  (void)state;
+  each_town(check_bends);
+}
+
 static void bad_configurations_are_refused(void **state) {
   (void)state;
   dj__map *m;
@@ -260,6 +356,8 @@ int main(void) {
                                      cmocka_unit_test(routes_lead_there),
                                      cmocka_unit_test(a_seed_is_a_town),
                                      cmocka_unit_test(hills_can_be_climbed),
+                                     cmocka_unit_test(roads_do_not_overlap),
+                                     cmocka_unit_test(bends_fit_the_limits),
                                      cmocka_unit_test(bad_configurations_are_refused)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

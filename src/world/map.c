@@ -9,9 +9,24 @@
 #include "base/rng.h"
 #include "world/map_build.h"
 
+#define DJ_ARRAYS(X)                                                                               \
+  X(road)                                                                                          \
+  X(geom) X(elevation) X(offset) X(width) X(section) X(road_lane) X(mark) X(junction)              \
+      X(connection) X(lane_link) X(signal) X(controller) X(lane) X(point) X(graph) X(conflict)     \
+          X(stop) X(crossing) X(crossing_lane) X(outline)
+
 dj_status dj__build_start(dj__build *b, const char *name, uint64_t seed) {
   *b = (dj__build){.m = calloc(1, sizeof *b->m)};
   if (!b->m) return dj_error(DJ_E_NOMEM, "no memory for a map");
+  dj__map *m = b->m; /* no array is NULL: there is always one to point into */
+#define DJ_X(what)                                                                                 \
+  if (!(m->what = calloc(1, sizeof *m->what))) b->failed = true;
+  DJ_ARRAYS(DJ_X)
+#undef DJ_X
+  if (b->failed) {
+    dj__build_drop(b);
+    return dj_error(DJ_E_NOMEM, "no memory for a map");
+  }
   size_t n = strlen(name);
   if (n >= sizeof b->m->name) n = sizeof b->m->name - 1;
   memcpy(b->m->name, name, n);
@@ -88,12 +103,9 @@ fail:
 
 void dj__map_destroy(dj__map *m) {
   if (!m) return;
-  void *arrays[] = {m->road,      m->geom,      m->elevation,  m->offset,   m->width,
-                    m->section,   m->road_lane, m->mark,       m->junction, m->connection,
-                    m->lane_link, m->signal,    m->controller, m->lane,     m->point,
-                    m->graph,     m->conflict,  m->stop,       m->crossing, m->crossing_lane,
-                    m->outline};
-  for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
+#define DJ_X(what) free(m->what);
+  DJ_ARRAYS(DJ_X)
+#undef DJ_X
   dj__map_free_index(m->index);
   dj__map_free_terrain(m->terrain);
   free(m);

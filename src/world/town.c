@@ -642,7 +642,8 @@ dj_status dj__map_generate(const dj__town_config *c, dj__map **m) {
       set_heights(&t);
       if (whole(&t)) build(&t);
     }
-    bool empty = style != DJ__TOWN_TRACK && t.b.m->n_junction < least_junctions(style, c->size);
+    bool empty =
+        style != DJ__TOWN_TRACK && (t.tight || t.b.m->n_junction < least_junctions(style, c->size));
     bool failed = t.failed || t.b.failed;
     free_town(&t);
     if (failed) s = dj_error(DJ_E_NOMEM, "%s: no memory for a town", name);

@@ -72,7 +72,7 @@ typedef struct dj__town {
   dj__edge *edge;
   dj__port *port;
   int n_node, n_edge, n_port, cap_node, cap_edge, cap_port;
-  bool failed;
+  bool failed, tight; /* tight: a bend is too sharp for its street's width */
 } dj__town;
 
 /* ---- layouts ---- */

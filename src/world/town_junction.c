@@ -343,7 +343,7 @@ static int ring_road(dj__town *t, const dj__node *c, double from, double to, con
   length *= r;
   dj__road *o = dj__push_road(b, "ring");
   o->zone = e->street.zone;
-  o->speed = 30 * KMH;
+  o->speed = 25 * KMH;
   o->length = length;
   o->n_geom = o->n_elevation = o->n_section = 1;
   dj__push_arc(b, 0, c->x + r * cos(from), c->y + r * sin(from), dj__wrap(from + M_PI_2), length,

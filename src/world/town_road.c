@@ -277,7 +277,9 @@ void dj__town_road(dj__town *t, int edge) {
   r = &b->m->road[road];
   r->length = length;
   r->n_geom = b->m->n_geom - r->geom0;
-  r->speed = limit_for(e->street.speed, tightest);
+  double inner = 0.7 * fmax(dj__street_half(&e->street, 0), dj__street_half(&e->street, 1));
+  r->speed = limit_for(e->street.speed, tightest - inner);
+  t->tight |= tightest - inner < 10.5;
   e->road = road;
   push_heights(t, road, t->node[e->a].z, t->node[e->b].z);
   push_sections(t, &e->street, length);
