@@ -167,7 +167,7 @@ typedef struct dj__conv_attr {
   int stride[2], pad[4] /* top, left, bottom, right */, dilation[2], groups;
   unsigned char rounds; /* as of matmul */
   int64_t in_h, in_w;   /* conv2d_data */
-  int kh, kw;         /* conv2d_weight */
+  int kh, kw;           /* conv2d_weight */
   dj__post post;
 } dj__conv_attr;
 

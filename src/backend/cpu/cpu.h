@@ -46,8 +46,9 @@ extern const dj__kernels dj__kernels_generic, dj__kernels_avx2, dj__kernels_avx5
  * the CPU lacks it. */
 const dj__kernels *dj__kernels_find(const char *isa);
 
-/* Kernels on AMX (amx/): NULL where there is none for this call, the build or the processor has no AMX, or another
- * instruction set was asked for. Asks the system for the right to use its registers once. */
+/* Kernels on AMX (amx/): NULL where there is none for this call, the build or the processor has no
+ * AMX, or another instruction set was asked for. Asks the system for the right to use its registers
+ * once. */
 const dj__own *dj__amx_find(const dj__call *c, const char *isa);
 
 /* matmul and convolutions. supports() is exact: it tries to make the primitive description. */
