@@ -20,7 +20,9 @@ void dj__traffic_hash(dj__traffic *t) {
   for (int b = 0; b <= h->n_bucket; b++) h->start[b] = 0;
   for (int i = 0; i < a->n; i++) {
     if (!(a->flags[i] & DJ__AGENT_LIVE)) continue;
-    h->bucket[i] = bucket_of(h, cell_of(a->x[i]), cell_of(a->y[i]));
+    h->cell[i][0] = cell_of(a->x[i]);
+    h->cell[i][1] = cell_of(a->y[i]);
+    h->bucket[i] = bucket_of(h, h->cell[i][0], h->cell[i][1]);
     h->start[h->bucket[i] + 1]++;
   }
   for (int b = 0; b < h->n_bucket; b++) h->start[b + 1] += h->start[b];
@@ -40,7 +42,7 @@ static int near_cell(const dj__traffic *t, int cx, int cy, double x, double y, d
   uint32_t b = bucket_of(h, cx, cy);
   for (int k = h->start[b]; k < h->start[b + 1] && n < max; k++) {
     int i = h->item[k];
-    if (!(a->flags[i] & DJ__AGENT_LIVE) || cell_of(a->x[i]) != cx || cell_of(a->y[i]) != cy)
+    if (h->cell[i][0] != cx || h->cell[i][1] != cy || !(a->flags[i] & DJ__AGENT_LIVE))
       continue; /* another cell of the same bucket */
     double dx = a->x[i] - x, dy = a->y[i] - y;
     if (dx * dx + dy * dy <= reach2) out[n++] = i;

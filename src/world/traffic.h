@@ -143,6 +143,7 @@ typedef struct dj__hash { /* counting sort of places into cells */
   int n_bucket;           /* power of two */
   int *start, *item;      /* (n_bucket + 1), (capacity) */
   uint32_t *bucket;       /* (capacity) of each agent */
+  int (*cell)[2];         /* (capacity) of each agent */
 } dj__hash;
 #define DJ__HASH_CELL 16.0 /* m */
 

@@ -54,6 +54,7 @@ static size_t lay_out(dj__traffic *t, void *base) {
   ARRAY(t->hash.start, (size_t)t->hash.n_bucket + 1);
   ARRAY(t->hash.item, n);
   ARRAY(t->hash.bucket, n);
+  ARRAY(t->hash.cell, n);
 #undef ARRAY
   return c.used;
 }
