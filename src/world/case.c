@@ -31,16 +31,52 @@ static bool meets_lights(const dj__map *m, const dj__route *r) {
   return false;
 }
 
+static int staged_event(dj__case_kind k) {
+  switch (k) {
+  case DJ__CASE_BLOCKED:
+    return DJ__EVENT_BLOCKED;
+  case DJ__CASE_CUT_IN:
+    return DJ__EVENT_CUT_IN;
+  case DJ__CASE_ONCOMING:
+    return DJ__EVENT_ONCOMING;
+  case DJ__CASE_RED_LIGHT:
+    return DJ__EVENT_LIGHT_TURNS;
+  case DJ__CASE_PEDESTRIAN:
+    return DJ__EVENT_JAYWALKER;
+  default:
+    return -1;
+  }
+}
+
+/* A route that has what the case's event needs, if one can be found; any other one otherwise, but
+ * for lights, without which there is no case. */
 static dj_status find_route(const dj__case *c, const dj__map *m, dj__route *r) {
+  dj__route any = {0};
+  int event = staged_event(c->kind);
+  bool lights = c->kind == DJ__CASE_RED_LIGHT;
   for (uint64_t i = 0; i < TRIES; i++) {
     dj_status s = dj__map_random_route(m, c->seed + i, c->length, r);
-    if (s && s != DJ_E_NOT_FOUND) return s;
-    if (!s && (c->kind != DJ__CASE_RED_LIGHT || meets_lights(m, r))) return DJ_OK;
-    if (!s) free(r->lane);
+    if (s && s != DJ_E_NOT_FOUND) {
+      free(any.lane);
+      return s;
+    }
+    bool fits = !s && (lights ? meets_lights(m, r) : event < 0 || dj__event_fits(m, r, event));
+    if (fits) {
+      free(any.lane);
+      return DJ_OK;
+    }
+    if (!s && !lights && !any.lane)
+      any = *r;
+    else if (!s)
+      free(r->lane);
     *r = (dj__route){0};
   }
+  if (any.lane) {
+    *r = any;
+    return DJ_OK;
+  }
   return dj_error(DJ_E_NOT_FOUND, "no route of %g m%s in %d tries", c->length,
-                  c->kind == DJ__CASE_RED_LIGHT ? " that meets traffic lights" : "", TRIES);
+                  lights ? " that meets traffic lights" : "", TRIES);
 }
 
 static double side(dj__rng *g) {
@@ -58,23 +94,6 @@ static void start_of(const dj__case *c, const dj__map *m, const dj__route *r, dj
     bool fast = dj__rng_u32(g) & 1;
     w->start.speed =
         p.speed_limit * (fast ? dj__rng_uniform(g, 1.25f, 1.45f) : dj__rng_uniform(g, 0, 0.4f));
-  }
-}
-
-static int staged_event(dj__case_kind k) {
-  switch (k) {
-  case DJ__CASE_BLOCKED:
-    return DJ__EVENT_BLOCKED;
-  case DJ__CASE_CUT_IN:
-    return DJ__EVENT_CUT_IN;
-  case DJ__CASE_ONCOMING:
-    return DJ__EVENT_ONCOMING;
-  case DJ__CASE_RED_LIGHT:
-    return DJ__EVENT_LIGHT_TURNS;
-  case DJ__CASE_PEDESTRIAN:
-    return DJ__EVENT_JAYWALKER;
-  default:
-    return -1;
   }
 }
 
