@@ -92,7 +92,7 @@ static void add_spot(dj__spot **list, int *n, int *room, const dj__map *m, int l
 /* Straight enough and of full width for the whole car. */
 static bool may_park(const dj__map *m, int lane, double s) {
   double f;
-  for (double d = -3; d <= 3; d += 3) {
+  for (int d = -3; d <= 3; d += 3) {
     const dj__lane_point *p = dj__lane_at(m, lane, s + d, &f);
     if (fabsf(p->curvature) > 1 / 50.0f || p->width < 1.9f) return false;
   }
@@ -104,16 +104,19 @@ static void find_spots(dj__net *n) {
   int room[3] = {0};
   for (int l = 0; l < m->n_lane; l++) {
     const dj__lane *lane = &m->lane[l];
-    bool toy = lane->zone == DJ__ZONE_TRACK;
-    if (lane->type == DJ__LANE_DRIVING && !lane->n_conflict && lane->junction < 0)
-      for (double s = toy ? 0.5 : 5; s < lane->length - (toy ? 0.5 : 5); s += toy ? 1 : SPOT_DRIVE)
-        add_spot(&n->drive, &n->n_drive, &room[0], m, l, s);
-    if (lane->type == DJ__LANE_PARKING)
-      for (double s = 4; s < lane->length - 4; s += SPOT_PARK)
-        if (may_park(m, l, s)) add_spot(&n->park, &n->n_park, &room[1], m, l, s);
-    if (lane->type == DJ__LANE_SIDEWALK)
-      for (double s = 1; s < lane->length - 1; s += SPOT_WALK)
-        add_spot(&n->walk, &n->n_walk, &room[2], m, l, s);
+    bool toy = lane->zone == DJ__ZONE_TRACK, drive = lane->type == DJ__LANE_DRIVING;
+    bool park = lane->type == DJ__LANE_PARKING, walk = lane->type == DJ__LANE_SIDEWALK;
+    if ((!drive && !park && !walk) || (drive && (lane->n_conflict || lane->junction >= 0)))
+      continue;
+    double edge = drive ? (toy ? 0.5 : 5) : park ? 4 : 1;
+    double apart = drive ? (toy ? 1 : SPOT_DRIVE) : park ? SPOT_PARK : SPOT_WALK;
+    int count = (int)ceil((lane->length - 2 * edge) / apart);
+    for (int k = 0; k < count; k++) {
+      double s = edge + k * apart;
+      if (drive) add_spot(&n->drive, &n->n_drive, &room[0], m, l, s);
+      if (park && may_park(m, l, s)) add_spot(&n->park, &n->n_park, &room[1], m, l, s);
+      if (walk) add_spot(&n->walk, &n->n_walk, &room[2], m, l, s);
+    }
   }
 }
 
