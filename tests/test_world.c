@@ -216,7 +216,9 @@ static seen watch(const dj__map *m, uint64_t seed, int n_vehicle, double seconds
         r.fastest = fmax(r.fastest, (double)a->speed[i] / l->speed_limit);
       int stop = before[i] >= 0 && before[i] != a->lane[i] ? m->lane[before[i]].stop : -1;
       if (stop >= 0 && l->junction >= 0 && before[i] == mind->behind)
-        r.ran_red += dj__traffic_light(t, stop) == DJ__LIGHT_RED && a->speed[i] > 4;
+        /* its middle leaves the lane some metres behind the line: red for longer than that takes */
+        r.ran_red += dj__traffic_light(t, stop) == DJ__LIGHT_RED && a->speed[i] > 4 &&
+                     dj__map_light(m, stop, t->time - 2.5) == DJ__LIGHT_RED;
     }
     t->step++;
     t->time = (double)t->step * DJ__WORLD_DT;
