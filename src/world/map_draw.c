@@ -205,8 +205,8 @@ static void draw_crossings(const canvas *k) {
     dy /= length;
     cairo_set_source_rgb(k->c, 0.95, 0.95, 0.93);
     cairo_set_line_width(k->c, 0.5 * k->scale);
-    for (double s = 0.5; s < length; s += 1) {
-      double x = c->x0 + s * dx, y = c->y0 + s * dy, w = 0.5 * c->width;
+    for (int k0 = 0; k0 + 0.5 < length; k0++) {
+      double s = k0 + 0.5, x = c->x0 + s * dx, y = c->y0 + s * dy, w = 0.5 * c->width;
       go(k, x - w * dy, y + w * dx, true);
       go(k, x + w * dy, y - w * dx, false);
       cairo_stroke(k->c);

@@ -17,8 +17,11 @@ typedef struct lines { /* streets of one direction */
 
 static void place_lines(dj__town *t, double size, double lo, double hi, lines *o) {
   o->n = 0;
-  for (double at = 0; o->n < MAX_LINES && at <= size; at += dj__town_uniform(t, lo, hi))
+  double at = 0;
+  while (o->n < MAX_LINES && at <= size) {
     o->at[o->n++] = at;
+    at += dj__town_uniform(t, lo, hi);
+  }
   double middle = 0.5 * (o->at[0] + o->at[o->n - 1]);
   for (int i = 0; i < o->n; i++) {
     o->at[i] -= middle;

@@ -231,7 +231,6 @@ static void push_speed_signs(dj__town *t, const dj__edge *e) {
     if (e->street.lanes[side] == 0 || !dj__town_chance(t, 0.6)) continue;
     double half = dj__street_half(&e->street, side) + (e->street.parking > 0 ? 0.4 : 0.8);
     dj__signal *g = DJ__PUSH(b, signal);
-    (void)snprintf(g->id, sizeof g->id, "v%d-%d", e->road, side);
     *g = (dj__signal){.kind = DJ__SIGNAL_SPEED,
                       .road = e->road,
                       .s = side ? r->length - 16 : 16,
@@ -241,7 +240,7 @@ static void push_speed_signs(dj__town *t, const dj__edge *e) {
                       .value = r->speed,
                       .controller = -1,
                       .stop = -1};
-    (void)snprintf(g->id, sizeof g->id, "v%d-%d", e->road, side);
+    (void)snprintf(g->id, sizeof g->id, "%d", b->m->n_signal - 1);
   }
 }
 

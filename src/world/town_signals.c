@@ -24,7 +24,7 @@ dj__signal *dj__push_signal(dj__build *b, const dj__arm *a, dj__signal_kind kind
                     .forward = a->at_end,
                     .controller = -1,
                     .stop = -1};
-  (void)snprintf(g->id, sizeof g->id, "s%d", index);
+  (void)snprintf(g->id, sizeof g->id, "%d", index);
   return g;
 }
 
@@ -63,7 +63,7 @@ static int push_phase(dj__town *t, int junction, int sequence, double green) {
   dj__controller *c = DJ__PUSH(&t->b, controller);
   *c = (dj__controller){
       .junction = junction, .sequence = sequence, .green = green, .yellow = 3, .all_red = 2};
-  (void)snprintf(c->id, sizeof c->id, "c%d", index);
+  (void)snprintf(c->id, sizeof c->id, "%d", index);
   return index;
 }
 

@@ -41,8 +41,9 @@ static bool fits(const loop *o, double width) {
   for (int i = 0; i < o->n; i++)
     for (int k = i + 2; k < o->n; k++) {
       if (i == 0 && k == o->n - 1) continue;
-      for (double f = 0; f <= 1; f += 0.05)
-        for (double g = 0; g <= 1; g += 0.05) {
+      for (int u = 0; u <= 20; u++)
+        for (int v = 0; v <= 20; v++) {
+          double f = 0.05 * u, g = 0.05 * v;
           const double *a = o->p[i], *b = o->p[i + 1], *c = o->p[k], *d = o->p[(k + 1) % o->n];
           double x = a[0] + f * (b[0] - a[0]) - c[0] - g * (d[0] - c[0]);
           double y = a[1] + f * (b[1] - a[1]) - c[1] - g * (d[1] - c[1]);

@@ -163,7 +163,7 @@ static void write_objects(FILE *f, const dj__map *m, int road) {
     if (!open) (void)fputs("<objects>\n", f);
     open = true;
     double t = 0.5 * (c->t0 + c->t1), across = c->t1 - c->t0, u = 0.5 * c->width, v = 0.5 * across;
-    (void)fprintf(f, "<object id=\"x%d\" name=\"crossing\" type=\"crosswalk\" orientation=\"none\"",
+    (void)fprintf(f, "<object id=\"%d\" name=\"crossing\" type=\"crosswalk\" orientation=\"none\"",
                   i);
     number(f, "s", c->s);
     number(f, "t", t);
