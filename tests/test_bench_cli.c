@@ -35,6 +35,21 @@ static void test_list(void **state) {
   assert_non_null(strstr(text, "Example: dojo bench ops"));
 }
 
+static void test_world(void **state) {
+  (void)state;
+  assert_int_equal(dojo("bench world world --json --seconds 0.05"), 0);
+  const char *json = strchr(text, '['); // after what the map says
+  assert_non_null(json);
+  json_t *rows = json_loads(json, 0, NULL);
+  assert_int_equal(json_array_size(rows), 1);
+  const json_t *row = json_array_get(rows, 0);
+  assert_string_equal(json_string_value(json_object_get(row, "unit")), "steps/s");
+  assert_true(json_real_value(json_object_get(row, "median")) > 0);
+  json_decref(rows);
+  assert_int_not_equal(dojo("bench world nothing"), 0);
+  assert_non_null(strstr(text, "no row of `dojo bench world` begins with 'nothing'"));
+}
+
 static void test_steps(void **state) {
   (void)state;
   assert_int_equal(dojo("bench steps " DOJO_SOURCE_DIR
@@ -114,8 +129,11 @@ static void test_errors(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_list),   cmocka_unit_test(test_steps),
-      cmocka_unit_test(test_json),   cmocka_unit_test(test_instruction_set),
+      cmocka_unit_test(test_list),
+      cmocka_unit_test(test_world),
+      cmocka_unit_test(test_steps),
+      cmocka_unit_test(test_json),
+      cmocka_unit_test(test_instruction_set),
       cmocka_unit_test(test_errors),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
