@@ -153,7 +153,7 @@ static void say_standing(words *w, const dj__moment *m, const dj_agent *front, d
 
 static const char *turn_words(const dj__map *map, const dj__moment *m) {
   const dj__lane *lane = &map->lane[m->lane];
-  if (lane->junction >= 0) {
+  if (lane->junction >= 0 && lane->zone != DJ__ZONE_MOTORWAY) { // ramps part and join there
     if (map->junction[lane->junction].roundabout) return "goes round a roundabout";
     return lane->turn == DJ__TURN_LEFT    ? "turns left"
            : lane->turn == DJ__TURN_RIGHT ? "turns right"
@@ -189,7 +189,7 @@ static void say_moving(words *w, const dj__map *map, const dj__moment *m, const 
     say(w, "speeds up past %.0f km/h", kmh);
   else
     say(w, "drives at %.0f km/h", kmh);
-  *toward = then[m->command];
+  if (m->lane < 0 || map->lane[m->lane].zone != DJ__ZONE_MOTORWAY) *toward = then[m->command];
 }
 
 static void say_light(words *w, const dj__moment *m) {
