@@ -13,9 +13,17 @@
   X(road)                                                                                          \
   X(geom)                                                                                          \
   X(elevation)                                                                                     \
-  X(offset) X(width) X(section) X(road_lane) X(mark) X(junction) X(connection) X(lane_link)        \
-      X(signal) X(controller) X(lane) X(point) X(graph) X(conflict) X(stop) X(crossing)            \
-          X(crossing_lane) X(outline)
+  X(offset)                                                                                        \
+  X(width)                                                                                         \
+  X(section)                                                                                       \
+  X(road_lane)                                                                                     \
+  X(mark)                                                                                          \
+  X(junction)                                                                                      \
+  X(connection)                                                                                    \
+  X(lane_link)                                                                                     \
+  X(signal)                                                                                        \
+  X(controller)                                                                                    \
+  X(lane) X(point) X(graph) X(conflict) X(stop) X(crossing) X(crossing_lane) X(outline)
 
 dj_status dj__build_start(dj__build *b, const char *name, uint64_t seed) {
   *b = (dj__build){.m = calloc(1, sizeof *b->m)};
