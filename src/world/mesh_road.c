@@ -205,7 +205,7 @@ static void build_span(work *k, const span *s, bool in_junction) {
     raised(k, s);
     return;
   }
-  k->a.dz = k->b.dz = under ? -0.025 : 0;
+  k->a.dz = k->b.dz = under ? -0.006 : 0;
   dj__vertex look = asphalt_look(k->w, k->road);
   if (s->kind == SURFACE_BIKE) look = look_of(DJ__TEX_ASPHALT, DJ__CLASS_ROAD, 0xd08c78, -100);
   strip(k->w, k->far ? DJ__LIST_GROUND_FAR : DJ__LIST_GROUND, &look, k->q, k->n, &k->a, &k->b, NAN,
@@ -449,7 +449,7 @@ static void junction_fan(dj__world_mesh *w, const dj__junction *j, int road, boo
   int rings = far ? 1 : 3;
   dj__mesh *o = dj__world_list(w, far ? DJ__LIST_GROUND_FAR : DJ__LIST_GROUND, j->x, j->y);
   o->look = asphalt_look(w, road);
-  double up[3] = {0, 0, 1}, c[3] = {j->x, j->y, road_height(m, j->x, j->y, j->z) - 0.01};
+  double up[3] = {0, 0, 1}, c[3] = {j->x, j->y, road_height(m, j->x, j->y, j->z)};
   int all = j->n_outline, n = all < 24 || !far ? all : 24;
   uint32_t middle = dj__mesh_vertex(o, c, up, c[0] / TILE, c[1] / TILE), before[3] = {0},
            now[3] = {0};
@@ -457,7 +457,7 @@ static void junction_fan(dj__world_mesh *w, const dj__junction *j, int road, boo
     const double *e = m->outline[j->outline0 + k % n * all / n];
     for (int i = 0; i < rings; i++) {
       double p[3] = {c[0] + (e[0] - c[0]) * ring[i], c[1] + (e[1] - c[1]) * ring[i], 0};
-      p[2] = road_height(m, p[0], p[1], c[2]) - 0.01;
+      p[2] = road_height(m, p[0], p[1], c[2]);
       now[i] = dj__mesh_vertex(o, p, up, p[0] / TILE, p[1] / TILE);
     }
     if (k) {
