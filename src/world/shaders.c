@@ -41,7 +41,9 @@ const char dj__shader_scene_vertex[] = COMMON
     "uniform mat4 u_head;\n" // camera-relative to the ego's lamps: x ahead, y left, z up
     "out vec3 v_head, v_tint;\n"
     "#endif\n"
-    "out vec3 v_ambient, v_direct; out vec4 v_air; out vec3 v_uv; out float v_glow;\n"
+    "out vec3 v_ambient, v_direct; out vec4 v_air; out vec2 v_uv;\n"
+    "flat out vec2 v_look;\n" // layer, light of windows
+
     "#ifdef SHADOW\n"
     "out vec3 v_shadow;\n"
     "#endif\n"
@@ -119,8 +121,8 @@ const char dj__shader_scene_vertex[] = COMMON
     "  vec3 seen = mix(u_fog, u_zenith, sqrt(clamp(up, 0.0, 1.0))) * (up < -0.05 ? 0.35 : 1.0);\n"
     "  v_air = vec4(u_fog * (1.0 - through) + seen * (mirror * through), through * (1.0 - "
     "mirror));\n"
-    "  v_uv = vec3(a_uv, a_m.x);\n"
-    "  v_glow = a_m.w * u_air.z;\n"
+    "  v_uv = a_uv;\n"
+    "  v_look = vec2(a_m.x, a_m.w * u_air.z);\n"
     "#ifdef SHADOW\n"
     "  v_shadow = (u_shadow_from * vec4(p + n * 0.06, 1.0)).xyz;\n"
     "#endif\n"
@@ -165,7 +167,8 @@ const char dj__shader_scene_vertex[] = COMMON
 const char dj__shader_scene_fragment[] =
     "uniform sampler2DArray u_tex;\n"
     "uniform vec3 u_window;\n" // light of lit windows
-    "in vec3 v_ambient, v_direct; in vec4 v_air; in vec3 v_uv; in float v_glow;\n"
+    "in vec3 v_ambient, v_direct; in vec4 v_air; in vec2 v_uv;\n"
+    "flat in vec2 v_look;\n"
     "#ifdef SHADOW\n"
     "uniform sampler2DShadow u_shadow;\n"
     "in vec3 v_shadow;\n"
@@ -177,7 +180,7 @@ const char dj__shader_scene_fragment[] =
     "#ifdef LABELS\n"
     "flat in uint v_label;\n"
     "#endif\n" LABEL_OUT "void main() {\n"
-    "  vec4 t = texture(u_tex, v_uv);\n"
+    "  vec4 t = texture(u_tex, vec3(v_uv, v_look.x));\n"
     "#ifdef HOLES\n"
     "  if (t.a < 0.5) discard;\n"
     "#endif\n"
@@ -201,7 +204,7 @@ const char dj__shader_scene_fragment[] =
     "#endif\n"
     "  c *= light;\n"
     "#ifndef HOLES\n"
-    "  c += u_window * (t.a * v_glow);\n"
+    "  c += u_window * (t.a * v_look.y);\n"
     "#endif\n"
     "  o_colour = vec4(sqrt(c * v_air.w + v_air.rgb), 1.0);\n"
     "#ifdef LABELS\n"
@@ -218,7 +221,7 @@ const char dj__shader_sky_vertex[] = COMMON
     "in vec3 a_p;\n"
     "uniform vec3 u_glow;\n"
     "uniform vec4 u_cloud;\n" // threshold, softness, drift
-    "out vec3 v_sky; out vec3 v_uv; out float v_clear; out vec3 v_lit;\n"
+    "out vec3 v_sky; out vec2 v_uv; out float v_clear; out vec3 v_lit;\n"
     "uniform vec3 u_cloud_colour;\n"
     "uniform float u_haze;\n"
     "#ifdef FLOW\n"
@@ -236,7 +239,7 @@ const char dj__shader_sky_vertex[] = COMMON
     "  v_sky = mix(u_fog, u_zenith, pow(up, 0.45) * (1.0 - u_haze)) + glow * (1.0 - u_haze);\n"
     "  v_clear = smoothstep(0.02, 0.22, a_p.z) * (1.0 - u_haze);\n"
     "  v_lit = u_cloud_colour + glow * 0.8;\n"
-    "  v_uv = vec3(a_p.xy / (a_p.z + 0.18) * 0.32 + u_cloud.zw, 25.0);\n"
+    "  v_uv = a_p.xy / (a_p.z + 0.18) * 0.32 + u_cloud.zw;\n"
     "#ifdef FLOW\n"
     "  v_next = (u_next_clip * vec4(a_p, 0.0)).xyw;\n"
     "#endif\n"
@@ -245,8 +248,8 @@ const char dj__shader_sky_vertex[] = COMMON
 const char dj__shader_sky_fragment[] =
     "uniform sampler2DArray u_tex;\n"
     "uniform vec4 u_cloud;\n"
-    "in vec3 v_sky; in vec3 v_uv; in float v_clear; in vec3 v_lit;\n" LABEL_OUT "void main() {\n"
-    "  vec4 t = texture(u_tex, v_uv);\n"
+    "in vec3 v_sky; in vec2 v_uv; in float v_clear; in vec3 v_lit;\n" LABEL_OUT "void main() {\n"
+    "  vec4 t = texture(u_tex, vec3(v_uv, 25.0));\n" // DJ__TEX_CLOUDS
     "  float a = clamp((t.a - u_cloud.x) * u_cloud.y, 0.0, 1.0) * v_clear;\n"
     "  o_colour = vec4(sqrt(mix(v_sky, v_lit * (t.r * t.r), a)), 1.0);\n"
     "#ifdef LABELS\n"
