@@ -282,15 +282,15 @@ static bool cast_red_runner(dj__world *w) {
   if (v < 4) return false;
   for (int i = 1; i < a->n; i++) {
     const dj__mind *m = &w->traffic->mind[i];
-    if (!is_free_rider(w, i) || m->n_path < 2 || (double)a->speed[i] < 5) continue;
+    if (!is_free_rider(w, i) || m->n_path < 2 || (double)a->speed[i] < 4) continue;
     int stop = map->lane[m->path[0]].stop;
     if (stop < 0 || dj__world_light(w, stop) != DJ__LIGHT_RED) continue;
     double to_line = map->stop[stop].s - (double)a->s[i] - 0.5 * (double)a->length[i];
-    if (to_line < 8 || to_line > 45) continue;
+    if (to_line < 5 || to_line > 60) continue;
     double to_meet = meeting(w, m->path[1]);
-    if (to_meet < stopping(w, v) || to_meet > 70) continue;
+    if (to_meet < stopping(w, v) || to_meet > 90) continue;
     double mine = to_meet / v, its = (to_line + 8) / (double)a->speed[i];
-    if (its < mine - 3 || its > mine + 1.5) continue;
+    if (its < mine - 4 || its > mine + 2) continue;
     (void)begin(w, DJ__EVENT_RED_RUNNER, i, DJ__ROLE_RUN_RED);
     return true;
   }
@@ -304,8 +304,8 @@ static bool swings_out(const dj__world *w, int i, int lane, double room) {
   double v = (double)a->speed[i], closing = w->ego.vx + v;
   if (!is_free_rider(w, i) || a->lane[i] != lane || v < 5) return false;
   double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
-  if (gap < 5 * closing || gap > 8 * closing || room < gap + 10) return false;
-  if (m->leader >= 0 && (double)m->leader_gap < 60) return false;
+  if (gap < 5 * closing || gap > 8 * closing || room < gap - 10) return false;
+  if (m->leader >= 0 && (double)m->leader_gap < 25) return false;
   return w->map->lane[lane].length - (double)a->s[i] > 25 + 5 * v;
 }
 
@@ -504,10 +504,10 @@ static bool bring_ahead(dj__world *w, bool oncoming) {
   if (!is_unseen(w, lane, s)) return false;
   int i = put_vehicle(w, lane, s, 0, DJ__CAR);
   if (i < 0) return false;
-  double v = fmin(w->ego.vx, w->map->lane[lane].speed_limit);
+  double limit = w->map->lane[lane].speed_limit;
+  double v = oncoming ? 0.8 * limit : fmin(w->ego.vx, limit);
   w->agents.speed[i] = (float)(oncoming ? v : 0.8 * v);
-  if (!oncoming)
-    w->traffic->mind[i].v_factor = (float)fmax(0.8 * v / w->map->lane[lane].speed_limit, 0.5);
+  if (!oncoming) w->traffic->mind[i].v_factor = (float)fmax(0.8 * v / limit, 0.5);
   enter_now(w, i);
   return true;
 }
