@@ -23,6 +23,7 @@
   X("drive", drive, "let a driver drive in the world, scored")                                     \
   X("runs", runs, "list and compare runs")                                                         \
   X("world", world, "record drives in a generated world; look at towns and suites")                \
+  X("report", report, "one page of runs, scores of drives, pictures and videos")                   \
   X("log", log, "look into MCAP logs: info, check, cat, recover")                                  \
   X("text", text, "tokens from text and back; files of tokens for training")                       \
   X("ops", ops, "the op table: gradients, backends, kernels")                                      \
