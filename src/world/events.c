@@ -502,9 +502,13 @@ static bool bring_ahead(dj__world *w, bool oncoming) {
     lane = l->opposite;
   }
   if (!is_unseen(w, lane, s)) return false;
+  double limit = w->map->lane[lane].speed_limit;
+  int lead; /* nobody between, and way enough to swing out and back */
+  if (oncoming && (leader_of_ego(w, &lead) < UNSEEN + 40 || w->ego.vx < 5 ||
+                   w->map->lane[lane].length - s < 30 + 5.5 * 0.8 * limit))
+    return false;
   int i = put_vehicle(w, lane, s, 0, DJ__CAR);
   if (i < 0) return false;
-  double limit = w->map->lane[lane].speed_limit;
   double v = oncoming ? 0.8 * limit : fmin(w->ego.vx, limit);
   w->agents.speed[i] = (float)(oncoming ? v : 0.8 * v);
   if (!oncoming) w->traffic->mind[i].v_factor = (float)fmax(0.8 * v / limit, 0.5);
