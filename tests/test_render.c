@@ -473,6 +473,15 @@ static void pictures_are_written(void **state) {
   const char *path = "test_render_sheet.png";
   OK(dj__pictures_write_png(p, rig.n_camera, 15, path));
   assert_true(dj__file_size(path) > 100000);
+  OK(dj__render_above(shared, NULL, 300, 200, p));
+  int built = 0, ground = 0;
+  for (int i = 0; i < 300 * 200; i++) {
+    built += p->semantic[i] == DJ__CLASS_ROAD || p->semantic[i] == DJ__CLASS_BUILDING;
+    ground += p->semantic[i] == DJ__CLASS_TERRAIN;
+  }
+  assert_true(built > 6000 && ground > 6000); // the town fills the picture
+  OK(dj__picture_write_png(p, path));
+  assert_true(dj__file_size(path) > 10000);
   (void)remove(path);
 }
 

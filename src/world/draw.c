@@ -7,6 +7,7 @@
  * Order: moving things, buildings, markings, ground, leaves, sky: what hides much comes first,
  * since every fragment costs on a processor.
  */
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -761,15 +762,22 @@ dj_status dj__draw_shadow_map(dj__renderer *r, const dj__scene *s) {
   dj__sky_of(&s->weather, 0, &k);
   if (r->options.no_shadows || r->indoor || k.shadow < 0.03f) return DJ_OK;
   int cell[2] = {(int)floor(s->x / SHADOW_CELL), (int)floor(s->y / SHADOW_CELL)};
+  if (r->aerial) cell[0] = cell[1] = INT_MIN; // one map of everything
   if (r->shadow.valid && !memcmp(cell, r->shadow.cell, sizeof cell) &&
       k.sun[0] == r->shadow.sun[0] && k.sun[1] == r->shadow.sun[1] && k.sun[2] == r->shadow.sun[2])
     return DJ_OK;
   double c[3] = {(cell[0] + 0.5) * SHADOW_CELL, (cell[1] + 0.5) * SHADOW_CELL, 0};
+  double half = SHADOW_REACH + SHADOW_CELL;
+  if (r->aerial) {
+    c[0] = r->origin[0];
+    c[1] = r->origin[1];
+    half = fmax(half, 0.55 * hypot(r->map->x1 - r->map->x0, r->map->y1 - r->map->y0));
+  }
   c[2] = dj__map_height(r->map, c[0], c[1]);
   double l[3] = {k.sun[0], k.sun[1], k.sun[2]}, flat = hypot(l[0], l[1]);
   double right[3] = {-l[1] / flat, l[0] / flat, 0};
   double up[3] = {-l[2] * right[1], l[2] * right[0], l[0] * right[1] - l[1] * right[0]};
-  double half = SHADOW_REACH + SHADOW_CELL, deep = half * 1.6;
+  double deep = half * 1.6;
   double m[4][4] = {{0}}, clip[4][4] = {{0}};
   for (int i = 0; i < 3; i++) {
     m[0][i] = 0.5 * right[i] / half;

@@ -361,3 +361,28 @@ dj_status dj__render_view(dj__renderer *r, const dj__scene *s, const double posi
   r->aerial = false;
   return status;
 }
+
+dj_status dj__render_above(dj__renderer *r, const dj__weather *weather, int width, int height,
+                           dj__picture *out) {
+  const dj__map *m = r->map;
+  dj__scene *s = calloc(1, sizeof *s);
+  if (!s) return dj_error(DJ_E_NOMEM, "cameras: no memory for a scene");
+  if (weather)
+    s->weather = *weather;
+  else
+    (void)dj__weather_find("clear", &s->weather);
+  double x = 0.5 * (m->x0 + m->x1), y = 0.5 * (m->y0 + m->y1), fov = 0.7, down = 0.95;
+  double wide = 0.5 * (m->x1 - m->x0) * 1.1 * height / fmax(width, 1),
+         high = 0.5 * (m->y1 - m->y0) * 1.1 * sin(down);
+  if (r->indoor) { // from below the ceiling, which is not drawn from above
+    wide += 1;
+    high += 1;
+  }
+  double away = fmax(wide, high) / tan(0.5 * fov) + 0.5 * (m->y1 - m->y0) * cos(down);
+  double position[3] = {x, y - away * cos(down), dj__map_height(m, x, y) + away * sin(down)};
+  double half = -0.5 * (0.5 * M_PI + down); // optical axes: ahead and down from the south
+  double rotation[4] = {sin(half), 0, 0, cos(half)};
+  dj_status status = dj__render_view(r, s, position, rotation, fov, width, height, out);
+  free(s);
+  return status;
+}

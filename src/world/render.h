@@ -123,6 +123,9 @@ dj_status dj__render(dj__renderer *r, const dj__scene *s, const dj__scene *next,
 dj_status dj__render_view(dj__renderer *r, const dj__scene *s, const double position[3],
                           const double rotation[4], double fov_y, int width, int height,
                           dj__picture *out);
+/* The whole map from above and the south, as large as it fits. `weather` NULL: clear. */
+dj_status dj__render_above(dj__renderer *r, const dj__weather *weather, int width, int height,
+                           dj__picture *out);
 /* Starts reading the pictures back but does not wait: dj__render_begin then dj__render_end lets the
  * caller simulate and encode meanwhile. dj__render is both. */
 dj_status dj__render_begin(dj__renderer *r, const dj__scene *s, const dj__scene *next,
