@@ -252,7 +252,7 @@ static void lamps(void **state) {
   assert_int_equal(dj__weather_find("night", &c.weather), DJ_OK);
   dj__world *w = make(&c);
   int braking = 0, turning = 0;
-  for (int i = 0; i < 1200 / SLOW; i++) {
+  for (int i = 0; i < 1200 / (SLOW > 1 ? 2 : 1); i++) {
     dj__world_step(w, &(dj__command){0, 0, 1});
     const dj__agents *a = &w->agents;
     for (int k = 1; k < a->n; k++) {
