@@ -10,7 +10,7 @@
 #define CAR_LENGTH 4.7
 #define RISE       2.4 /* m/s^3: how fast the wanted acceleration rises and falls, for comfort */
 #define FALL       2.6
-#define EMERGENCY  (-5.2) /* m/s^2 */
+#define EMERGENCY  (-6.0) /* m/s^2 */
 
 /* ---- where it is ---- */
 static void find_itself(dj__expert *e, const dj__world *w) {
@@ -84,9 +84,10 @@ static double smooth_accel(dj__expert *e, double wanted) {
   double dt = DJ__WORLD_DT, most = e->accel;
   for (int k = 0; k < DJ__RECENT; k++) most = fmax(most, (double)e->recent[k]);
   double a = wanted;
-  if (wanted > EMERGENCY) {
-    a = fmax(wanted, fmax(most - 3.9, -3.9));
-    a = fmax(a, e->accel - (wanted < -3 ? 1.3 : 1) * FALL * dt);
+  if (wanted > EMERGENCY || e->v < 2.5 * e->scale) {
+    a = fmax(wanted, fmax(most - 3.4, -3.6));
+    double fall = e->at < DJ__RECENT ? 0.65 * FALL : wanted < -3 ? 1.3 * FALL : FALL;
+    a = fmax(a, e->accel - fall * dt);
   }
   a = fmin(a, e->accel + (e->accel < -3 ? 4 : RISE) * dt);
   e->recent[e->at++ % DJ__RECENT] = (float)a;

@@ -163,7 +163,7 @@ static double follow(const dj__expert *e, double v, double gap, double lead, dou
   /* IDM brakes harder than it has to when something comes in near but as fast: no harder than
    * constant braking to the other's speed needs, and a little (Kesting et al. 2010, IDM with
    * constant-acceleration heuristic) */
-  double room = fmax(gap - 0.5 * least, 0.1),
+  double room = fmax(gap - 0.25 * least, 0.15),
          need = v > lead ? (v - lead) * (v - lead) / (2 * room) : 0;
   if (a < -BRAKE && need < -a) a = fmax(a, -1.12 * need - 0.3);
   return fmax(a, -HARDEST);
@@ -173,7 +173,7 @@ static double follow(const dj__expert *e, double v, double gap, double lead, dou
 static double approach(const dj__expert *e, double s, double v, double most) {
   double accel = fmin(ACCEL, e->model->max_accel * 0.7);
   double v0 = fmin(most, fmin(speed_at(e, s + 0.8 * v), speed_at(e, s)));
-  double a = (v0 - v) / 0.9;
+  double a = (v0 - v) / 0.65;
   if (a > 0) return fmin(a, accel * fmax(0.25, 1 - pow(v / fmax(v0, 0.1), 4)));
   return fmax(a, -2.8);
 }

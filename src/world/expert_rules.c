@@ -102,6 +102,7 @@ static void heed_lights(dj__expert *e, const dj__world *w) {
 /* ---- right of way ---- */
 typedef struct arrival { /* of somebody at a conflict, s from now */
   double in, out, speed;
+  double past; /* m that its rear has gone beyond the start of what is shared */
   bool inside;
 } arrival;
 
@@ -124,7 +125,7 @@ static bool arrives(const dj__expert *e, const dj__world *w, int i, const dj__co
       *out = (arrival){
           (double)dj__travel_time((float)fmax(in, 0), (float)v, 1.2f, (float)top),
           (double)dj__travel_time((float)past, (float)v, v < 2 ? 1.0f : 0.3f, (float)fmax(v, 6)), v,
-          in <= 0};
+          -in - 2 * half, in <= 0};
       return true;
     }
     /* waits at a red light, or lets the ego go first */
@@ -147,13 +148,16 @@ static bool must_wait(const dj__expert *e, const dj__world *w, const dj__guide_m
   const dj__conflict *c = &e->map->conflict[meet->conflict];
   double half = 0.5 * e->model->length;
   double in = time_for(e, meet->from - (e->mid + half)),
-         out = time_for(e, meet->to - (e->mid - half));
+         out =
+             time_for(e, (c->merge ? fmin(meet->to, meet->from + e->model->length + 4) : meet->to) -
+                             (e->mid - half)); /* where both go on, well in it is enough */
   double patience = e->waited > 12 ? 0.4 : e->waited > 6 ? 0.8 : 1.2;
   for (int k = 0; k < e->n_seen; k++) {
     const dj__seen *o = &e->seen[k];
     arrival a;
     if (o->person || o->behind || !arrives(e, w, o->agent, c, &a)) continue;
     const dj__mind *m = &w->traffic->mind[o->agent];
+    if (a.inside && c->merge && a.past > 1.5 && a.speed > 1.5) continue; /* is followed */
     if (a.inside) {
       if (a.out + 0.2 > in || a.speed < 0.5) return true;
       continue;
@@ -192,6 +196,7 @@ static void keep_clear(dj__expert *e) {
   for (int i = 0; i < e->guide.n_line; i++) {
     const dj__guide_line *l = &e->guide.line[i];
     if (l->s < front - 0.3 || l->s > front + horizon(e)) continue;
+    if (e->v * e->v > 2 * 2.4 * fmax(l->s - front, 0)) return; /* too late */
     int row = l->row + 1;
     while (row < e->guide.n_row && e->map->lane[e->guide.row[row].a].junction >= 0) row++;
     if (row >= e->guide.n_row || row == l->row + 1) continue;
