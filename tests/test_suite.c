@@ -122,6 +122,24 @@ static void cases_stand_alone(void **state) {
   dj__suite_free(&moved);
 }
 
+/* A track is for small cars, and empty, unless the town says otherwise. */
+static void tracks(void **state) {
+  (void)state;
+  dj__suite s = parse("vehicles: [van]\ntraffic: [{name: a, vehicles: 9}]\n"
+                      "towns: [{style: track, seeds: [1]}, {style: grid, seeds: [1]},\n"
+                      "        {style: track, seeds: [2], traffic: [a]}]\n",
+                      -1, 0);
+  assert_int_equal(s.n, 3);
+  assert_string_equal(s.cases[0].vehicle, "rc-car");
+  assert_string_equal(s.cases[0].rig, "donkeycar");
+  assert_int_equal(s.cases[0].n_vehicle + s.cases[0].n_parked, 0);
+  assert_string_equal(s.cases[1].vehicle, "van");
+  assert_string_equal(s.cases[1].rig, "mono");
+  assert_int_equal(s.cases[1].n_vehicle, 9);
+  assert_int_equal(s.cases[2].n_vehicle, 9);
+  dj__suite_free(&s);
+}
+
 static void maps_of_other_tools(void **state) {
   (void)state;
   const char *text = "towns: [{xodr: maps/one.xodr}, {xodr: /abs/two.xodr, seeds: [4]}]\n";
@@ -219,6 +237,7 @@ static void test_suite_is_wide(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(expands),
                                      cmocka_unit_test(cases_stand_alone),
+                                     cmocka_unit_test(tracks),
                                      cmocka_unit_test(maps_of_other_tools),
                                      cmocka_unit_test(mistakes),
                                      cmocka_unit_test(towns_are_disjoint),

@@ -226,7 +226,8 @@ static dj_status check_vehicles(const reader *r, const list *l, const char *path
   return DJ_OK;
 }
 
-static const traffic_file usual_traffic = {"usual", 30, 6, 20, 30, 1, 0.5};
+static const traffic_file usual_traffic = {"usual", 30, 6, 20, 30, 1, 0.5},
+                          no_traffic = {.name = "none"};
 
 static const traffic_file *find_traffic(const suite_file *in, const char *name) {
   for (unsigned i = 0; i < in->n_traffic; i++)
@@ -347,6 +348,7 @@ static const char *pick(const list *own, const list *suite, uint64_t turn, const
 static const traffic_file *pick_traffic(const reader *r, const town *t, uint64_t turn) {
   const list *own = &t->from->traffic;
   if (own->n) return find_traffic(r->in, own->v[turn % own->n]);
+  if (t->from->style == DJ__TOWN_TRACK) return &no_traffic;
   return r->in->n_traffic ? &r->in->traffic[turn % r->in->n_traffic] : &usual_traffic;
 }
 
@@ -395,6 +397,7 @@ static dj_status add_case(reader *r, town *t, dj__case_kind what, int of) {
            round = k / (weathers->n ? weathers->n : 1);
   uint64_t n_traffic = f->traffic.n ? f->traffic.n : r->in->n_traffic ? r->in->n_traffic : 1;
   const traffic_file *traffic = pick_traffic(r, t, k + round);
+  bool track = f->style == DJ__TOWN_TRACK; // too small for cars: only a town's own list counts
   *c = (dj__case){
       .kind = what,
       .town = {t->seed, (dj__town_style)f->style, f->size, number(r, t, "hills", f->hills, 0, -1)},
@@ -409,8 +412,13 @@ static dj_status add_case(reader *r, town *t, dj__case_kind what, int of) {
   (void)snprintf(c->weather, sizeof c->weather, "%s",
                  pick(&f->weather, &r->in->weather, k, "clear"));
   (void)snprintf(c->vehicle, sizeof c->vehicle, "%s",
-                 pick(&f->vehicles, &r->in->vehicles, k + round + round / n_traffic, "car"));
-  (void)snprintf(c->rig, sizeof c->rig, "%s", f->rig ? f->rig : r->in->rig ? r->in->rig : "mono");
+                 pick(&f->vehicles, track ? &f->vehicles : &r->in->vehicles,
+                      k + round + round / n_traffic, track ? "rc-car" : "car"));
+  (void)snprintf(c->rig, sizeof c->rig, "%s",
+                 f->rig       ? f->rig
+                 : r->in->rig ? r->in->rig
+                 : track      ? "donkeycar"
+                              : "mono");
   if (f->xodr) DJ_TRY(xodr_path(r, t, c));
   dj__u32x4 v = dj__philox(t->seed, (uint64_t)index, 0x5017e000u + 16 * (uint64_t)f->style + what);
   c->seed = ((uint64_t)v.v[0] << 32 | v.v[1]) >> 11; // fits a double: JSON
