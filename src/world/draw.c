@@ -875,6 +875,24 @@ static dj_status draw_effects(frame *f) {
   return DJ_OK;
 }
 
+/* On a processor, small pictures are drawn with the nearest texel: nine samples go into a pixel
+ * anyway. */
+static void set_filters(const dj__renderer *r, const dj__view *v) {
+  bool quick = r->gl.software && r->scale > 1 && (int64_t)v->w * v->h <= 100000;
+  glActiveTexture(GL_TEXTURE1);
+  if (r->shadow.texture) {
+    GLint filter = quick ? GL_NEAREST : GL_LINEAR;
+    glBindTexture(GL_TEXTURE_2D, r->shadow.texture);
+    glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MIN_FILTER, filter);
+    glTexParameteri(GL_TEXTURE_2D, GL_TEXTURE_MAG_FILTER, filter);
+  }
+  glActiveTexture(GL_TEXTURE0);
+  glTexParameteri(GL_TEXTURE_2D_ARRAY, GL_TEXTURE_MIN_FILTER,
+                  quick            ? GL_NEAREST_MIPMAP_NEAREST
+                  : r->gl.software ? GL_LINEAR_MIPMAP_NEAREST
+                                   : GL_LINEAR_MIPMAP_LINEAR);
+}
+
 dj_status dj__draw_view(dj__renderer *r, const dj__scene *s, const dj__scene *next,
                         const dj__view *v, bool labels) {
   frame f = {.r = r, .s = s, .next = next, .v = v};
@@ -890,6 +908,7 @@ dj_status dj__draw_view(dj__renderer *r, const dj__scene *s, const dj__scene *ne
   if (labels) f.variant |= DJ__P_LABELS;
   if (labels && (r->options.layers & DJ__LAYER_FLOW) && next) f.variant |= DJ__P_FLOW;
   start_frame(&f);
+  set_filters(r, v);
   glViewport(v->x, v->y, v->vw, v->vh);
   glEnable(GL_SCISSOR_TEST);
   glScissor(v->x, v->y, v->vw, v->vh);

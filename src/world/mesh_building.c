@@ -140,10 +140,9 @@ static void flat_roof(dj__world_mesh *w, const block *b, double z, uint32_t tint
   dj__look(m, DJ__TEX_GRAVEL, DJ__CLASS_BUILDING, 0xffffff);
   const double top[4][3] = {{-x, -y, z}, {x, -y, z}, {x, y, z}, {-x, y, z}};
   quad4(m, b, top, 5);
-  dj__look(m, DJ__TEX_WALL, DJ__CLASS_BUILDING, tint);
-  walls(m, b, z, z + h, 3, 0, 0.06, 0, 255);
   m = dj__world_list(w, DJ__LIST_DETAIL, b->x, b->y);
   dj__look(m, DJ__TEX_WALL, DJ__CLASS_BUILDING, tint);
+  walls(m, b, z, z + h, 3, 0, 0.06, 0, 255);
   block in = *b; // the parapet's inner side
   in.length -= 0.5;
   in.depth -= 0.5;
@@ -219,8 +218,9 @@ static void town_block(site *t, block *b, bool shops) {
                                            : pick(t, offices, 4);
   dj__mesh *m = dj__world_list(t->w, DJ__LIST_SOLID, b->x, b->y);
   double z = b->ground, first = shops ? 4.2 : 0;
-  dj__look(m, DJ__TEX_WALL, DJ__CLASS_BUILDING, tint);
-  walls(m, b, b->base, z + (shops ? 0 : 0.6), 3, 0, 0.1, 0, 130);
+  dj__mesh *low = dj__world_list(t->w, DJ__LIST_DETAIL, b->x, b->y);
+  dj__look(low, DJ__TEX_WALL, DJ__CLASS_BUILDING, tint);
+  walls(low, b, b->base, z + (shops ? 0 : 0.6), 3, 0, 0.1, 0, 130);
   if (shops) {
     dj__look(m, DJ__TEX_SHOP, DJ__CLASS_BUILDING, 0xffffff);
     m->look.glow = 230;
@@ -255,8 +255,9 @@ static void house(site *t, block *b) {
   uint32_t tint = pick(t, wall_tints, 8);
   int floors = 1 + (int)dj__rng_below(&t->rng, 2);
   double z = b->ground, top = z + 0.35 + 2.9 * floors;
-  dj__look(m, DJ__TEX_WALL, DJ__CLASS_BUILDING, 0x9a948c);
-  walls(m, b, b->base, z + 0.35, 3, 0, 0.1, 0, 130);
+  dj__mesh *low = dj__world_list(t->w, DJ__LIST_DETAIL, b->x, b->y);
+  dj__look(low, DJ__TEX_WALL, DJ__CLASS_BUILDING, 0x9a948c);
+  walls(low, b, b->base, z + 0.35, 3, 0, 0.1, 0, 130);
   dj__look(m, DJ__TEX_HOUSE, DJ__CLASS_BUILDING, tint);
   m->look.glow = 200;
   double row = 0.5 * (double)dj__rng_below(&t->rng, 2);

@@ -158,7 +158,7 @@ static void clear(dj__renderer *r, const dj__slot *s) {
   glViewport(0, 0, s->used_w, s->used_h);
   glEnable(GL_SCISSOR_TEST);
   glScissor(0, 0, s->used_w, s->used_h);
-  glClear(GL_DEPTH_BUFFER_BIT | GL_COLOR_BUFFER_BIT);
+  glClear(GL_DEPTH_BUFFER_BIT); // the sky covers what nothing else does
   glDisable(GL_SCISSOR_TEST);
 }
 
