@@ -11,7 +11,8 @@
 
 static const char HELP[] =
     "Usage: dojo drive expert|constant|RUN|LOG --suite FILE [--limit N] [--seed N] [--json]\n"
-    "                  [--replay DIR] [--threads N] [--latency S] [--rig NAME|FILE]\n\n"
+    "                  [--replay DIR [--replay-of WHICH]] [--threads N] [--latency S] [--rig "
+    "NAME|FILE]\n\n"
     "Lets a driver drive a suite's cases in the world and scores how. Drivers: the expert (a\n"
     "planner that sees the state), constant (keeps speed and wheel as at the start), a run of "
     "dojo\n"
@@ -182,7 +183,7 @@ static dj_status check(const char *suite, int64_t limit, int64_t threads, double
 
 int dj__cmd_drive(int argc, char **argv);
 int dj__cmd_drive(int argc, char **argv) {
-  const char *suite = NULL, *replay = NULL, *rig_name = NULL;
+  const char *suite = NULL, *replay = NULL, *which = "failures", *rig_name = NULL;
   int64_t limit = 0, seed = -1, threads = 0;
   double latency = -1;
   bool json = false;
@@ -191,6 +192,8 @@ int dj__cmd_drive(int argc, char **argv) {
       {"limit", 0, DJ_OPT_INT, &limit, "N", "so many cases, spread evenly; all if not given"},
       {"seed", 0, DJ_OPT_INT, &seed, "N", "towns N, N + 1, ... instead of the suite's own"},
       {"replay", 0, DJ_OPT_STRING, &replay, "DIR", "a video of every failure, into this folder"},
+      {"replay-of", 0, DJ_OPT_STRING, &which, "WHICH",
+       "failures, best, worst, case names, separated by commas; failures if not given"},
       {"latency", 0, DJ_OPT_DOUBLE, &latency, "S", "from picture to effect, for networks; 0.1 s"},
       {"rig", 0, DJ_OPT_STRING, &rig_name, "NAME",
        "cameras; those of the training drives if not given"},
@@ -219,7 +222,7 @@ int dj__cmd_drive(int argc, char **argv) {
   dj__suite_drive_options o = {make_driver, &c, c.kind == EXPERT, (int)threads};
   if (!st) st = dj__drive_suite(&s, &o, &r);
   int videos = 0;
-  if (!st && replay) st = dj__replay_failures(&s, &r, make_driver, &c, replay, &videos);
+  if (!st && replay) st = dj__replay_suite(&s, &r, make_driver, &c, which, replay, &videos);
   dj__cli_progress_end();
   if (!st && json)
     print_json(&s, &r, pos[0]);

@@ -22,7 +22,7 @@ enum {
   TRACE = 400,
   TRAIL = 600
 };
-static const double BEFORE_S = 12, AFTER_S = 2, SPAN_S = 12;
+static const double BEFORE_S = 12, AFTER_S = 2, SPAN_S = 12, WHOLE_S = 60;
 
 typedef struct sample {
   double t, speed, limit, steering, pedal;
@@ -386,18 +386,65 @@ static void describe(const dj__drive_score *s, char *out, size_t size) {
       n += snprintf(out + n, size - (size_t)n, " %s", dj__infraction_name((dj__infraction)k));
 }
 
-dj_status dj__replay_failures(const dj__suite *s, const dj__suite_drive *r, dj__make_driver *make,
-                              void *user, const char *dir, int *n) {
-  *n = 0;
-  int all = 0;
-  for (int i = 0; i < s->n; i++) all += r->score[i].failed || !r->score[i].arrived;
-  dj__driver d = {0};
+/* Where to look in a drive that is to be filmed: around its failure, or its first minute. */
+static void window(const dj__drive_score *k, double *from, double *to) {
+  const bool bad = k->failed || !k->arrived;
+  const double at = isnan(k->first_failure) ? k->seconds : k->first_failure;
+  *from = bad ? at - BEFORE_S : 0;
+  *to = bad ? at + AFTER_S : WHOLE_S;
+}
+
+/* The drive with the best (sign 1) or worst (-1) score that is not picked yet; -1: none. Of equals
+ * the longer one. */
+static int extreme(const dj__suite_drive *r, const bool *picked, double sign) {
+  int best = -1;
+  for (int i = 0; i < r->n; i++) {
+    if (picked[i]) continue;
+    const double a = sign * r->score[i].pdms, b = best < 0 ? 0 : sign * r->score[best].pdms;
+    if (best < 0 || a > b || (a == b && r->score[i].km > r->score[best].km)) best = i;
+  }
+  return best;
+}
+
+static bool pick(const dj__suite *s, const dj__suite_drive *r, const char *word, size_t n,
+                 bool *picked) {
+  int one = -1;
+  if (n == 8 && !strncmp(word, "failures", n)) {
+    for (int i = 0; i < s->n; i++) picked[i] |= r->score[i].failed || !r->score[i].arrived;
+    return true;
+  }
+  if (n == 4 && !strncmp(word, "best", n))
+    one = extreme(r, picked, 1);
+  else if (n == 5 && !strncmp(word, "worst", n))
+    one = extreme(r, picked, -1);
+  else
+    for (int i = 0; i < s->n && one < 0; i++)
+      if (strlen(s->cases[i].name) == n && !strncmp(word, s->cases[i].name, n)) one = i;
+  if (one >= 0) picked[one] = true;
+  return one >= 0;
+}
+
+/* Marks the drives that `which` asks for. */
+static dj_status pick_all(const dj__suite *s, const dj__suite_drive *r, const char *which,
+                          bool *picked) {
+  for (const char *p = which; *p;) {
+    size_t n = strcspn(p, ",");
+    if (n && !pick(s, r, p, n, picked) && s->n > 0)
+      return dj_error(
+          DJ_E_NOT_FOUND,
+          "replays of \"%.*s\": that is no drive of suite %s, nor failures, best or worst", (int)n,
+          p, s->name);
+    p += n + (p[n] == ',');
+  }
+  return DJ_OK;
+}
+
+static dj_status film(const dj__suite *s, const dj__suite_drive *r, const bool *picked,
+                      dj__driver *d, const char *dir, int all, int *n) {
   dj__map *m = NULL;
-  dj_status st = dj__mkdirs(dir);
-  if (!st) st = make(user, &d);
+  dj_status st = DJ_OK;
   for (int i = 0, on = -1; i < s->n && !st; i++) {
-    const dj__drive_score *k = &r->score[i];
-    if (!k->failed && k->arrived) continue;
+    if (!picked[i]) continue;
     if (on < 0 || !dj__case_same_map(&s->cases[on], &s->cases[i])) {
       dj__map_destroy(m);
       m = NULL;
@@ -405,14 +452,31 @@ dj_status dj__replay_failures(const dj__suite *s, const dj__suite_drive *r, dj__
       on = i;
     }
     char title[256];
-    describe(k, title, sizeof title);
-    double at = isnan(k->first_failure) ? k->seconds : k->first_failure;
+    double from, to;
+    describe(&r->score[i], title, sizeof title);
+    window(&r->score[i], &from, &to);
     char *path = file_of(dir, s->cases[i].name);
-    if (!st) st = dj__replay(&s->cases[i], m, &d, path, at - BEFORE_S, at + AFTER_S, title);
+    if (!st) st = dj__replay(&s->cases[i], m, d, path, from, to, title);
     free(path);
     dj_progress("writing replays", (uint64_t)++ * n, (uint64_t)all, "videos", s->cases[i].name);
   }
   dj__map_destroy(m);
+  return st;
+}
+
+dj_status dj__replay_suite(const dj__suite *s, const dj__suite_drive *r, dj__make_driver *make,
+                           void *user, const char *which, const char *dir, int *n) {
+  *n = 0;
+  int all = 0;
+  dj__driver d = {0};
+  bool *picked = calloc((size_t)s->n + 1, sizeof *picked);
+  dj_status st =
+      picked ? pick_all(s, r, which, picked) : dj_error(DJ_E_NOMEM, "no memory for replays");
+  for (int i = 0; i < s->n && !st; i++) all += picked[i];
+  if (!st) st = dj__mkdirs(dir);
+  if (!st) st = make(user, &d);
+  if (!st) st = film(s, r, picked, &d, dir, all, n);
   dj__driver_destroy(&d);
+  free(picked);
   return st;
 }

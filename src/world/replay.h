@@ -13,9 +13,12 @@
  * DJ_E_IO. */
 dj_status dj__replay(const dj__case *c, const dj__map *m, dj__driver *d, const char *path,
                      double from, double to, const char *title);
-/* Of every drive of the suite that failed or did not arrive: DIR/<case>.mp4, made with `make`'s
- * driver; *n: how many. Says its progress. */
-dj_status dj__replay_failures(const dj__suite *s, const dj__suite_drive *r, dj__make_driver *make,
-                              void *user, const char *dir, int *n);
+/* Films drives of a suite that was driven: DIR/<case>.mp4, made with `make`'s driver; *n: how many.
+ * `which`, separated by commas: "failures" (every drive that failed or did not arrive), "best",
+ * "worst" (by PDMS; a word said twice is the two best), or a case's name. A failure is shown from
+ * some seconds before it, other drives for a minute. Says its progress. DJ_E_NOT_FOUND: no such
+ * drive. */
+dj_status dj__replay_suite(const dj__suite *s, const dj__suite_drive *r, dj__make_driver *make,
+                           void *user, const char *which, const char *dir, int *n);
 
 #endif
