@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
+#include "dojo/log.h"
 #include "world/map.h"
 
 static const dj__town_style styles[] = {DJ__TOWN_GRID,     DJ__TOWN_ORGANIC, DJ__TOWN_RURAL,
@@ -22,13 +23,37 @@ static dj__map *town(dj__town_style style, uint64_t seed) {
   return m;
 }
 
+/* Every link that a town declares holds, so making one gives no message: none may come. */
+static int n_message;
+static char last_message[256];
+
+static void keep_message(void *user, dj_log_level level, const char *text) {
+  (void)user;
+  (void)level;
+  n_message++;
+  (void)strncpy(last_message, text, sizeof last_message - 1);
+}
+
+static dj__map *made[N_STYLES][N_SEEDS]; /* once for all tests */
+
+static int make_towns(void **state) {
+  (void)state;
+  dj_log_set_sink(keep_message, NULL);
+  for (int i = 0; i < N_STYLES; i++)
+    for (int k = 0; k < N_SEEDS; k++) made[i][k] = town(styles[i], (uint64_t)k + 1);
+  return 0;
+}
+
+static int drop_towns(void **state) {
+  (void)state;
+  for (int i = 0; i < N_STYLES; i++)
+    for (int k = 0; k < N_SEEDS; k++) dj__map_destroy(made[i][k]);
+  return 0;
+}
+
 static void each_town(void (*check)(const dj__map *)) {
   for (int i = 0; i < N_STYLES; i++)
-    for (uint64_t seed = 1; seed <= N_SEEDS; seed++) {
-      dj__map *m = town(styles[i], seed);
-      check(m);
-      dj__map_destroy(m);
-    }
+    for (int k = 0; k < N_SEEDS; k++) check(made[i][k]);
 }
 
 /* A successor begins where its predecessor ends, in the same direction, at the same height. */
@@ -54,6 +79,45 @@ static void check_joints(const dj__map *m) {
 static void joints_are_tight(void **state) {
   (void)state;
   each_town(check_joints);
+}
+
+/* Lanes that a connection links are there, and the one goes on in the other. */
+static void check_links(const dj__map *m) {
+  for (int i = 0; i < m->n_connection; i++) {
+    const dj__connection *c = &m->connection[i];
+    const dj__road *in = &m->road[c->incoming], *on = &m->road[c->connecting];
+    bool at_end = in->succ.kind == DJ__LINK_JUNCTION && in->succ.index == on->junction;
+    const dj__section *s = &m->section[at_end ? in->section0 + in->n_section - 1 : in->section0];
+    for (int k = c->link0; k < c->link0 + c->n_link; k++) {
+      int from = -1, to = -1;
+      for (int q = s->lane0; q < s->lane0 + s->n_lane; q++)
+        if (m->road_lane[q].id == m->lane_link[k][0]) from = m->road_lane[q].lane;
+      const dj__section *first = &m->section[on->section0];
+      for (int q = first->lane0; q < first->lane0 + first->n_lane; q++)
+        if (m->road_lane[q].id == m->lane_link[k][1]) to = m->road_lane[q].lane;
+      assert_true(from >= 0 && to >= 0);
+      bool linked = false;
+      for (int q = 0; q < m->lane[from].n_succ; q++)
+        linked |= m->graph[m->lane[from].succ0 + q] == to;
+      if (!linked)
+        fail_msg("%s: road %s, lane %d is not linked to road %s, lane %d", m->name, in->id,
+                 m->lane_link[k][0], on->id, m->lane_link[k][1]);
+    }
+  }
+}
+
+static void every_declared_link_holds(void **state) {
+  (void)state;
+  each_town(check_links);
+  static const int seeds[] = {101, 120, 151, 160, 161, 170, 171, 201, 202, 203};
+  for (int i = 0; i < N_STYLES; i++)
+    for (size_t k = 0; k < sizeof seeds / sizeof *seeds; k++) {
+      dj__map *m = town(styles[i], (uint64_t)seeds[k]);
+      check_links(m);
+      check_joints(m);
+      dj__map_destroy(m);
+    }
+  if (n_message) fail_msg("%d messages, the last one: %s", n_message, last_message);
 }
 
 /* From one driving lane every other one can be reached, forwards and backwards: one component. */
@@ -349,6 +413,7 @@ static void bad_configurations_are_refused(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(joints_are_tight),
+                                     cmocka_unit_test(every_declared_link_holds),
                                      cmocka_unit_test(every_lane_can_be_reached),
                                      cmocka_unit_test(questions_are_answered),
                                      cmocka_unit_test(conflicts_are_mutual),
@@ -359,5 +424,5 @@ int main(void) {
                                      cmocka_unit_test(roads_do_not_overlap),
                                      cmocka_unit_test(bends_fit_the_limits),
                                      cmocka_unit_test(bad_configurations_are_refused)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, make_towns, drop_towns);
 }

@@ -81,7 +81,7 @@ static void find_extra(const dj__map *m, const dj__arm *a, int lane, int which, 
   double s = a->at_end ? m->road[a->road].length : 0;
   for (int id = lane + step;; id += step) {
     int i = dj__section_lane(m, section, id);
-    if (i < 0) return;
+    if (i < 0 || m->road_lane[i].type == DJ__LANE_DRIVING) return; /* not the lane at the kerb */
     if (m->road_lane[i].type != e->type) continue;
     e->id[which] = id;
     e->width[which] = dj__lane_width(m, section, i, s);
