@@ -17,6 +17,7 @@
 #include "world/drive.h"
 #include "world/labels.h"
 #include "world/labels_lines.h"
+#include "world/record.h"
 
 enum { N = DJ__AHEAD_STEPS + 1, CELLS = DJ__GRID_X * DJ__GRID_Y };
 
@@ -388,6 +389,30 @@ static void sentences(void **state) {
   dj__truth_destroy(t);
 }
 
+/* Pushes at the wheel are rare, short, as strong as asked for, and the same again. */
+static void pushes(void **state) {
+  (void)state;
+  const dj__vehicle_model *v = dj__vehicle_find("car");
+  int pushed = 0, begun = 0, left = 0, right = 0;
+  double before = 0;
+  for (uint64_t step = 0; step < 40000; step++) {
+    double p = dj__perturbation(9, step, 1, 12, v), side = p * v->max_steer * 144 / v->wheelbase;
+    assert_true(p == dj__perturbation(9, step, 1, 12, v));
+    assert_true(dj__perturbation(9, step, 0, 12, v) == 0);
+    assert_true(fabs(dj__perturbation(9, step, 0.5, 12, v) - 0.5 * p) < 1e-9);
+    if (fabs(side) > 2.001) fail_msg("%g m/s^2 to the side", side);
+    if (step < 160) assert_true(p == 0); // not right at the start
+    pushed += p != 0;
+    begun += p != 0 && before == 0;
+    left += p > 0;
+    right += p < 0;
+    before = p;
+  }
+  assert_true(begun > 200 && begun <= 250);
+  assert_true(pushed < 40000 / 5 && left > pushed / 3 && right > pushed / 3);
+  assert_true(dj__perturbation(9, 400, 1, 0.1, v) == 0); // nor when standing
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(frames_are_right_handed),
                                      cmocka_unit_test(occupancy_is_the_boxes),
@@ -397,6 +422,7 @@ int main(void) {
                                      cmocka_unit_test(lines_lie_on_the_map),
                                      cmocka_unit_test(lines_near_are_cut),
                                      cmocka_unit_test(lights_and_route_are_ahead),
-                                     cmocka_unit_test(sentences)};
+                                     cmocka_unit_test(sentences),
+                                     cmocka_unit_test(pushes)};
   return cmocka_run_group_tests(tests, make_drive, free_drive);
 }
