@@ -40,12 +40,42 @@ enum {
   X(header)                                                                                        \
   X(userData)                                                                                      \
   X(road)                                                                                          \
-  X(link) X(predecessor) X(successor) X(type) X(speed) X(planView) X(geometry) X(line) X(arc)      \
-      X(spiral) X(poly3) X(paramPoly3) X(elevationProfile) X(elevation) X(lateralProfile)          \
-          X(superelevation) X(crossfall) X(shape) X(lanes) X(laneOffset) X(laneSection) X(left)    \
-              X(center) X(right) X(lane) X(width) X(border) X(roadMark) X(objects) X(object)       \
-                  X(outlines) X(outline) X(cornerLocal) X(signals) X(signal) X(signalReference)    \
-                      X(validity) X(controller) X(control) X(junction) X(connection) X(laneLink)
+  X(link)                                                                                          \
+  X(predecessor)                                                                                   \
+  X(successor)                                                                                     \
+  X(type)                                                                                          \
+  X(speed)                                                                                         \
+  X(planView)                                                                                      \
+  X(geometry)                                                                                      \
+  X(line)                                                                                          \
+  X(arc)                                                                                           \
+  X(spiral)                                                                                        \
+  X(poly3)                                                                                         \
+  X(paramPoly3)                                                                                    \
+  X(elevationProfile)                                                                              \
+  X(elevation)                                                                                     \
+  X(lateralProfile)                                                                                \
+  X(superelevation)                                                                                \
+  X(crossfall)                                                                                     \
+  X(shape)                                                                                         \
+  X(lanes)                                                                                         \
+  X(laneOffset)                                                                                    \
+  X(laneSection)                                                                                   \
+  X(left)                                                                                          \
+  X(center)                                                                                        \
+  X(right)                                                                                         \
+  X(lane)                                                                                          \
+  X(width)                                                                                         \
+  X(border)                                                                                        \
+  X(roadMark)                                                                                      \
+  X(objects)                                                                                       \
+  X(object)                                                                                        \
+  X(outlines)                                                                                      \
+  X(outline)                                                                                       \
+  X(cornerLocal)                                                                                   \
+  X(signals)                                                                                       \
+  X(signal)                                                                                        \
+  X(signalReference) X(validity) X(controller) X(control) X(junction) X(connection) X(laneLink)
 typedef enum element {
   E_NONE,
 #define X(name) E_##name,
