@@ -49,10 +49,13 @@ typedef struct pose {
   double x, y, yaw;
 } pose;
 
+/* The vehicle's nose points where the line leads at its rear axle. */
 static pose pose_at(const dj__expert *e, double s) {
-  dj__guide_point p = dj__guide_at(&e->guide, s);
-  double slope, d = dj__swerve_at(&e->way, s, &slope, NULL);
-  return (pose){p.x - d * sin(p.yaw) - e->ox, p.y + d * cos(p.yaw) - e->oy, p.yaw + atan(slope)};
+  double rear = s - 0.5 * e->model->wheelbase, slope;
+  dj__guide_point p = dj__guide_at(&e->guide, s), q = dj__guide_at(&e->guide, rear);
+  double d = dj__swerve_at(&e->way, s, NULL, NULL);
+  (void)dj__swerve_at(&e->way, rear, &slope, NULL);
+  return (pose){p.x - d * sin(p.yaw) - e->ox, p.y + d * cos(p.yaw) - e->oy, q.yaw + atan(slope)};
 }
 
 /* Would the box, going straight on from p at speed v, hit somebody within 0.9 s? */
@@ -239,7 +242,9 @@ static void roll_forward(const dj__expert *e, dj__plan *p) {
   for (int i = 0; i < TABLE; i++) {
     double at = r.s0 + i * r.step, d = and_back(e, p, at - ahead, &slope);
     r.d[i] = (float)and_back(e, p, at, NULL);
-    r.front[i] = (float)(d + ahead * slope);
+    double bend = dj__guide_at(&e->guide, at - 0.5 * ahead).curvature; /* the front swings out */
+    double out = bend * 0.25 * (ahead * ahead - 0.5 * e->model->wheelbase * e->model->wheelbase);
+    r.front[i] = (float)(d + ahead * slope - fmax(-0.8, fmin(0.8, out)));
   }
   double swerves = p->way.s0 + p->way.length + 0.5 * e->model->wheelbase;
   double s = e->mid, v = e->v;
@@ -281,7 +286,7 @@ static void roll_forward(const dj__expert *e, dj__plan *p) {
 
 /* Offsets that keep the box on the road over the next metres. */
 static void bounds(const dj__expert *e, double length, double *lo, double *hi) {
-  double half = 0.5 * e->model->width + 0.2 * e->scale;
+  double half = 0.5 * e->model->width + 0.45 * e->scale;
   *lo = -HUGE_VAL, *hi = HUGE_VAL;
   for (double s = e->mid; s < e->mid + length; s += fmax(e->guide.step, 2 * e->scale)) {
     dj__guide_point p = dj__guide_at(&e->guide, s);
