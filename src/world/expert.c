@@ -10,7 +10,8 @@
 #define CAR_LENGTH 4.7
 #define RISE       2.4 /* m/s^3: how fast the wanted acceleration rises and falls, for comfort */
 #define FALL       2.6
-#define EMERGENCY  (-6.0) /* m/s^2 */
+enum { ALARM_STEPS = 5 }; /* for which an emergency has to last before all is done */
+#define EMERGENCY (-6.0)  /* m/s^2 */
 
 /* ---- where it is ---- */
 static void find_itself(dj__expert *e, const dj__world *w) {
@@ -84,7 +85,9 @@ static double smooth_accel(dj__expert *e, double wanted) {
   double dt = DJ__WORLD_DT, most = e->accel;
   for (int k = 0; k < DJ__RECENT; k++) most = fmax(most, (double)e->recent[k]);
   double a = wanted;
-  if (wanted > EMERGENCY || e->v < 2.5 * e->scale) {
+  e->alarm = wanted > EMERGENCY || e->v < 2.5 * e->scale ? 0 : e->alarm + 1;
+  if (e->alarm > 0 && e->alarm <= ALARM_STEPS) a = fmax(wanted, most - 4);
+  if (e->alarm == 0) {
     a = fmax(wanted, fmax(most - 3.4, -3.6));
     double fall = e->at < DJ__RECENT ? 0.65 * FALL : wanted < -3 ? 1.3 * FALL : FALL;
     a = fmax(a, e->accel - fall * dt);

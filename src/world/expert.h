@@ -105,6 +105,7 @@ typedef struct dj__expert {
   double accel;             /* last one asked for */
   float recent[DJ__RECENT]; /* accelerations of the last 1.5 s */
   unsigned at;
+  int alarm;     /* steps for which an emergency has lasted */
   double waited; /* s that it has stood */
   double calm;   /* s for which the way should not change */
   bool started;

@@ -308,8 +308,9 @@ static void price(const dj__expert *e, dj__plan *p, double most) {
   double over_left = to + half - g.same_left, over_right = -to + half - g.same_right;
   double own = fmax(to + half - g.own_left, -to + half - g.own_right);
   p->cost = most - p->progress + (0.8 * fabs(to) + 0.7 * fabs(to - e->way.to)) / scale;
-  if (own > 0.2 * scale) p->cost += 2;
-  if (over_left > 0.2 * scale) p->cost += p->opposed ? 45 : 5;
+  double shy = e->waited > 5 ? 0.4 : 1; /* of what is not its lane */
+  if (own > 0.2 * scale) p->cost += 2 * shy;
+  if (over_left > 0.2 * scale) p->cost += p->opposed ? 45 : 5 * shy;
   if (over_right > 0.2 * scale) p->cost += 3;
   if (p->hit < 1e3) p->cost += 60 + 60 * (DJ__AHEAD * DJ__AHEAD_DT - p->hit);
   p->cost += 4 * fmax(0, -p->lowest - 3.5);

@@ -123,7 +123,7 @@ static bool is_passable(const dj__world *w, int i, int depth) {
   if (a->kind[i] == DJ__CYCLIST) return a->speed[i] > 0.5f || m->stop_reason == DJ__REASON_NONE;
   if (m->still > 20 && m->stop_reason == DJ__REASON_NONE) return true;
   /* stuck behind such a one */
-  return depth < 4 && m->still > 5 && m->stop_reason == DJ__REASON_LEADER && m->leader > 0 &&
+  return depth < 4 && m->still > 1.5f && m->stop_reason == DJ__REASON_LEADER && m->leader > 0 &&
          a->kind[m->leader] != DJ__PEDESTRIAN && a->speed[m->leader] < 0.1f &&
          is_passable(w, m->leader, depth + 1);
 }
