@@ -90,6 +90,7 @@ static double smooth_accel(dj__expert *e, double wanted) {
   if (e->alarm == 0) {
     a = fmax(wanted, fmax(most - 3.4, -3.6));
     double fall = e->at < DJ__RECENT ? 0.65 * FALL : wanted < -3 ? 1.3 * FALL : FALL;
+    if (e->v < 2.5 * e->scale && wanted < -1) fall = 10; /* inches count */
     a = fmax(a, e->accel - fall * dt);
   }
   a = fmin(a, e->accel + (e->accel < -3 ? 4 : RISE) * dt);

@@ -302,6 +302,12 @@ static double change_length(const dj__expert *e, double by) {
   return fmax((9 + 2.6 * b) * e->scale, v * (1.2 + 1.5 * sqrt(b)));
 }
 
+/* Length that the wheels' lock allows at a walk. */
+static double tightest(const dj__expert *e, double by) {
+  double lock = 0.75 * tan(e->model->max_steer) / e->model->wheelbase; /* 1/m */
+  return sqrt(5.77 * fabs(by) / lock);
+}
+
 static void price(const dj__expert *e, dj__plan *p, double most) {
   dj__guide_point g = dj__guide_at(&e->guide, p->way.s0 + p->way.length);
   double half = 0.5 * e->model->width, to = p->way.to, scale = e->scale;
@@ -339,7 +345,8 @@ static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double q
   if (fabs(to - e->way.to) < 1e-6 && quick == 1)
     p->way = e->way;
   else
-    dj__swerve_make(&p->way, e->s, all->d, all->slope, to, quick * change_length(e, to - all->d),
+    dj__swerve_make(&p->way, e->s, all->d, all->slope, to,
+                    fmax(tightest(e, to - all->d), quick * change_length(e, to - all->d)),
                     e->model);
   roll_forward(e, p);
   return p;
