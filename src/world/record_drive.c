@@ -220,8 +220,8 @@ static dj_status run(recording *r, dj__record_drive *d) {
     DJ_TRY(take_moment(r));
     while (r->written + DJ__AHEAD_STEPS <= step && r->written <= r->last) DJ_TRY(write_step(r, d));
     if (r->written > r->last) break;
-    if (r->j->progress && step % 10 == 0)
-      r->j->progress(r->j->user, (double)r->written * DJ__WORLD_DT);
+    if (r->j->progress && step % 10 == 0) // the 6 s behind the last frame count as well
+      r->j->progress(r->j->user, seconds * (double)step / (double)(r->last + DJ__AHEAD_STEPS));
   }
   d->n_events = r->w->n_event;
   d->seconds = (double)r->written * DJ__WORLD_DT;
