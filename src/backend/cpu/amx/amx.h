@@ -103,10 +103,10 @@ typedef struct dj__amx_matrix {
   int64_t rows, cols, ld;
 } dj__amx_matrix;
 
-/* Panels of B one after another: depth k0 .. k0 + 32 steps, columns from n0 on. `m` is B (K, N), or
- * with `turned` B's transpose (N, K). Writes panels * steps * DJ__STEP_BYTES. */
-void dj__amx_pack_b(char *dst, const dj__amx_matrix *m, bool turned, int64_t k0, int64_t steps,
-                    int64_t n0, int64_t panels);
+/* Panels of B, `size` bytes from one to the next: depth k0 .. k0 + 32 steps, columns from n0 on.
+ * `m` is B (K, N), or with `turned` B's transpose (N, K). Writes steps * DJ__STEP_BYTES of each. */
+void dj__amx_pack_b(char *dst, int64_t size, const dj__amx_matrix *m, bool turned, int64_t k0,
+                    int64_t steps, int64_t n0, int64_t panels);
 /* Blocks of 32 rows of A from m0 on, as two runs of tiles each: 2 * blocks * steps *
  * DJ__TILE_BYTES. `m` is A (M, K), or with `turned` its transpose (K, M). */
 void dj__amx_pack_a(char *dst, const dj__amx_matrix *m, bool turned, int64_t k0, int64_t steps,

@@ -20,6 +20,7 @@
 enum {
   BAND_BYTES = 384 << 10,
   MOST_PIXELS = 1024, /* of a band, padding included */
+  PACKED = 4,         /* panels packed together: longer runs of memory */
   LEAST_RESULTS = 64,
   MOST_PHASES = 16
 };
@@ -167,7 +168,8 @@ static bool plan_of(const dj__call *call, plan *p) {
     phases_forward(p);
   else if (!phases_data(p))
     return false;
-  p->turned_bytes = p->forward ? 0 : (size_t)up(p->kh * p->kw * p->c * p->o * 2, 64);
+  p->turned_bytes =
+      p->forward || p->c % 32 == 0 ? 0 : (size_t)up(p->kh * p->kw * p->c * p->o * 2, 64);
   for (int i = 0; i < p->n_phase; i++) {
     phase *f = &p->phase[i];
     lay_out(p, f, call->threads > 1 ? call->threads : 1);
@@ -226,33 +228,47 @@ static void turn_weights(const plan *p, uint16_t *out, int id, int team) {
   }
 }
 
-/* Packs panel n of phase f: for every row of taps its run, in whole steps. */
-static void pack_weights(const plan *p, const phase *f, const uint16_t *turned, char *dst,
-                         int64_t n) {
-  const int64_t each = f->steps / f->th, taps = p->kh * p->kw;
+/* conv2d_data where channels are no whole steps: one panel, its rows gathered from the turned
+ * weights. */
+static void gather_panel(const plan *p, const phase *f, const uint16_t *turned, char *dst,
+                         int64_t kh, int64_t n) {
+  const int64_t each = f->steps / f->th, cols = least(32, p->o - 32 * n);
+  uint16_t rows[32 * 32];
+  for (int64_t s = 0; s < each; s++) {
+    for (int64_t k = 0; k < 32; k++) {
+      const int64_t at_k = 32 * s + k, j = at_k / p->c, o = at_k % p->c;
+      uint16_t *row = rows + k * 32;
+      memset(row, 0, 64);
+      if (at_k >= f->run) continue;
+      const int64_t tap = kh * p->kw + f->kw0 + j * f->kstep_w;
+      memcpy(row, turned + (tap * p->c + o) * p->o + 32 * n, (size_t)cols * 2);
+    }
+    const dj__amx_matrix m = {rows, DJ_BF16, 32, 32, 32};
+    dj__amx_pack_b(dst + s * DJ__STEP_BYTES, 0, &m, false, 0, 1, 0, 1);
+  }
+}
+
+/* Packs panels n0 .. n1 of phase f: for every row of taps its run, in whole steps. */
+static void pack_weights(const plan *p, const phase *f, const uint16_t *turned, char *packed,
+                         int64_t n0, int64_t n1) {
+  const int64_t each = f->steps / f->th, taps = p->kh * p->kw, size = f->steps * DJ__STEP_BYTES;
+  char *dst = packed + n0 * size;
   for (int64_t i = 0; i < f->th; i++, dst += each * DJ__STEP_BYTES) {
     const int64_t kh = f->kh0 + i * f->kstep_h;
     if (p->forward) {
-      dj__amx_matrix m = {at(p->w.data, p->w.dtype, kh * p->kw * p->c), p->w.dtype, p->o, f->run,
-                          taps * p->c};
-      dj__amx_pack_b(dst, &m, true, 0, each, 32 * n, 1);
-      continue;
-    }
-    /* Taps run backwards; each is c rows of the turned weights. They are gathered where c is no
-     * whole number of steps, row by row. */
-    uint16_t rows[32 * 32];
-    for (int64_t s = 0; s < each; s++) {
-      const int64_t cols = least(32, p->o - 32 * n);
-      for (int64_t k = 0; k < 32; k++) {
-        const int64_t at_k = 32 * s + k, j = at_k / p->c, o = at_k % p->c;
-        uint16_t *row = rows + k * 32;
-        memset(row, 0, 64);
-        if (at_k >= f->run) continue;
+      const dj__amx_matrix m = {at(p->w.data, p->w.dtype, kh * p->kw * p->c), p->w.dtype, p->o,
+                                f->run, taps * p->c};
+      dj__amx_pack_b(dst, size, &m, true, 0, each, 32 * n0, n1 - n0);
+    } else if (turned) {
+      for (int64_t n = n0; n < n1; n++) gather_panel(p, f, turned, dst + (n - n0) * size, kh, n);
+    } else {
+      for (int64_t j = 0; j < f->tw; j++) { /* taps run backwards; rows of B are outputs */
         const int64_t tap = kh * p->kw + f->kw0 + j * f->kstep_w;
-        memcpy(row, turned + (tap * p->c + o) * p->o + 32 * n, (size_t)cols * 2);
+        const dj__amx_matrix m = {at(p->w.data, p->w.dtype, tap * p->o), p->w.dtype, p->c, p->o,
+                                  taps * p->o};
+        dj__amx_pack_b(dst + j * p->c / 32 * DJ__STEP_BYTES, size, &m, false, 0, p->c / 32, 32 * n0,
+                       n1 - n0);
       }
-      dj__amx_matrix m = {rows, DJ_BF16, 32, 32, 32};
-      dj__amx_pack_b(dst + s * DJ__STEP_BYTES, &m, false, 0, 1, 0, 1);
     }
   }
 }
@@ -381,16 +397,16 @@ static dj_status run(const dj__call *call, void *self) {
     b.where = (char **)(void *)(b.c + p.blocks * 1024);
     b.from = (const char **)(void *)(b.where + p.blocks * 32);
     b.at = (int32_t *)(void *)(b.from + p.blocks * 2);
-    if (!p.forward) {
+    if (p.turned_bytes) {
       turn_weights(&p, turned, id, team);
 #pragma omp barrier
     }
     dj__amx_begin();
     for (int i = 0; i < p.n_phase; i++)
 #pragma omp for schedule(static)
-      for (int64_t n = 0; n < p.panels; n++)
-        pack_weights(&p, &p.phase[i], turned,
-                     packed + p.phase[i].b_at + n * p.phase[i].steps * DJ__STEP_BYTES, n);
+      for (int64_t n = 0; n < p.panels; n += PACKED)
+        pack_weights(&p, &p.phase[i], p.turned_bytes ? turned : NULL, packed + p.phase[i].b_at, n,
+                     least(n + PACKED, p.panels));
     for (int i = 0; i < p.n_phase; i++) {
       const phase *f = &p.phase[i];
       steps_of(&p, f, b.at);

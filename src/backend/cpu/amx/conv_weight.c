@@ -32,9 +32,11 @@ typedef struct plan {
   int64_t pitch;         /* results of a laid out row, even */
   int64_t row;           /* numbers of a laid out row */
   int64_t units;         /* rows of results in all: n * oh */
-  int64_t rows;          /* of a band */
-  int64_t steps;         /* of 32 results of a band */
-  int64_t lines;         /* laid out source rows of one remainder of a band */
+  int64_t rows, images;  /* of a band: rows of one image, or several whole images */
+  int64_t bands;         /* of an image (1 with several images), all */
+  int64_t all_bands;
+  int64_t steps; /* of 32 results of a band */
+  int64_t lines; /* laid out source rows of one remainder of a band */
   int64_t parts, items;
   int64_t o_blocks, u_blocks;          /* of 32 outputs; of 32 numbers of a row of taps, at most */
   size_t sum_bytes, x_bytes, dy_bytes; /* of an item; of a thread */
@@ -59,24 +61,33 @@ static plan plan_of(const dj__call *call) {
   p.pitch += p.pitch % 2;
   p.row = p.pitch * p.sx * p.pixel;
   p.units = p.n * p.oh;
-  /* A band is rows of one image, or whole images: rows of several lie one after another with those
-   * between. */
+  const int64_t extra = (p.kh - 1) / p.sy;
   p.rows = BAND_RESULTS / p.pitch < 1 ? 1 : least(BAND_RESULTS / p.pitch, p.oh);
-  const int64_t bands = (p.oh + p.rows - 1) / p.rows;
-  p.rows = (p.oh + bands - 1) / bands;
-  p.lines = p.rows + (p.kh - 1) / p.sy;
-  p.steps = (p.rows * p.pitch + 31) / 32;
+  p.bands = (p.oh + p.rows - 1) / p.rows;
+  p.rows = (p.oh + p.bands - 1) / p.bands;
+  p.lines = p.rows + extra;
+  p.images = 1;
+  if (p.bands ==
+      1) { /* images lie one after another, with the rows between them that only taps see */
+    p.images = least(p.n, BAND_RESULTS / (p.lines * p.pitch));
+    if (p.images < 1) p.images = 1;
+    const int64_t several = (p.n + p.images - 1) / p.images;
+    p.images = (p.n + several - 1) / several;
+  }
+  p.all_bands = (p.n + p.images - 1) / p.images * p.bands;
+  p.steps = (((p.images - 1) * p.lines + p.rows) * p.pitch + 31) / 32;
   p.parts = p.units * p.ow / PART_RESULTS;
   p.parts = p.parts < 1 ? 1 : least(p.parts, MOST_PARTS);
   if (p.groups * p.parts < MOST_PARTS)
-    p.parts = least((MOST_PARTS + p.groups - 1) / p.groups, p.n * bands);
+    p.parts = least((MOST_PARTS + p.groups - 1) / p.groups, p.all_bands);
+  p.parts = least(p.parts, p.all_bands);
   p.items = p.groups * p.parts;
   p.o_blocks = (p.o + 31) / 32;
   p.u_blocks = p.groups > 1 || even ? p.kw * ((p.group + 31) / 32) : (p.kw * p.c + 31) / 32;
   p.sum_bytes = (size_t)(p.kh * p.u_blocks * p.o_blocks) * 4096;
   /* Behind the last row: what its last step reads beyond, a row of taps and a step of results. */
   const int64_t behind = 32 * p.sx * p.pixel + p.kw * p.pixel + 64;
-  p.x_bytes = (size_t)(p.sy * p.lines * p.row + behind) * 4;
+  p.x_bytes = (size_t)(p.sy * p.images * p.lines * p.row + behind) * 4;
   p.x_bytes = (p.x_bytes + 63) / 64 * 64;
   p.dy_bytes = (size_t)(p.o_blocks * p.steps) * 2 * DJ__TILE_BYTES;
   return p;
@@ -108,12 +119,18 @@ DJ__INLINE __m512i clip(const uint16_t *row, int64_t j,
   __mmask32 m = (high >= 32 ? 0xffffffffu : (1u << high) - 1) & ~((1u << low) - 1);
   return _mm512_maskz_loadu_epi16(m, row + j);
 }
-DJ__INLINE void interleave(uint32_t *dst, __m512i a, __m512i b) {
+DJ__INLINE void interleave(__m512i a, __m512i b, __m512i *lo, __m512i *hi) { /* pairs of 16 each */
   const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
                                          8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
   const __m512i last = _mm512_add_epi16(first, _mm512_set1_epi16(16));
-  _mm512_storeu_si512(dst, _mm512_permutex2var_epi16(a, first, b));
-  _mm512_storeu_si512(dst + 16, _mm512_permutex2var_epi16(a, last, b));
+  *lo = _mm512_permutex2var_epi16(a, first, b);
+  *hi = _mm512_permutex2var_epi16(a, last, b);
+}
+DJ__INLINE void put_pairs(uint32_t *dst, __m512i a, __m512i b) {
+  __m512i lo, hi;
+  interleave(a, b, &lo, &hi);
+  _mm512_storeu_si512(dst, lo);
+  _mm512_storeu_si512(dst + 16, hi);
 }
 
 /* Source row y of image n, channels of group g, as pairs with the pixel of the next result. */
@@ -126,45 +143,52 @@ static void lay_x_row(const plan *p, uint32_t *dst, int64_t n, int64_t y, int64_
   const int64_t end = p->w * p->c, left = p->a->pad[1] * p->c;
   if (p->pixel == p->c) {                    /* one run */
     for (int64_t j = 0; j < p->row; j += 32) /* the row behind is written next, or there is room */
-      interleave(dst + j, clip(row, j - left, end), clip(row, j - left + p->sx * p->c, end));
+      put_pairs(dst + j, clip(row, j - left, end), clip(row, j - left + p->sx * p->c, end));
     return;
   }
   const int64_t width = least(p->group, p->c - g * p->group);
   for (int64_t q = 0; q < p->pitch * p->sx; q++, dst += p->pixel) {
     const int64_t j = q * p->c - left + g * p->group, k = j + p->sx * p->c;
     for (int64_t c = 0; c < width; c += 32)
-      interleave(dst + c,
-                 j >= 0 && j < end ? _mm512_loadu_si512(row + j + c) : _mm512_setzero_si512(),
-                 k >= 0 && k < end ? _mm512_loadu_si512(row + k + c) : _mm512_setzero_si512());
+      put_pairs(dst + c,
+                j >= 0 && j < end ? _mm512_loadu_si512(row + j + c) : _mm512_setzero_si512(),
+                k >= 0 && k < end ? _mm512_loadu_si512(row + k + c) : _mm512_setzero_si512());
     memset(dst + width, 0, (size_t)(p->pixel - width) * 4);
   }
 }
 
-static void lay_x(const plan *p, uint32_t *dst, int64_t n, int64_t y0, int64_t g) {
+static void lay_x(const plan *p, uint32_t *dst, int64_t n0, int64_t n1, int64_t y0, int64_t g) {
   uint32_t *to = dst;
   for (int64_t r = 0; r < p->sy; r++)
-    for (int64_t l = 0; l < p->lines; l++, to += p->row)
-      lay_x_row(p, to, n, (y0 + l) * p->sy + r - p->a->pad[0], g);
+    for (int64_t n = n0; n < n0 + p->images; n++)
+      for (int64_t l = 0; l < p->lines; l++, to += p->row)
+        lay_x_row(p, to, n, n < n1 ? (y0 + l) * p->sy + r - p->a->pad[0] : -1, g);
   memset(to, 0, p->x_bytes - (size_t)(to - dst) * 4);
 }
 
-/* dy of result rows y0 .. y1 of image n, turned: (o_blocks, 2, steps) tiles. */
-static void lay_dy(const plan *p, char *dst, int64_t n, int64_t y0, int64_t y1) {
-  for (int64_t b = 0; b < p->o_blocks; b++) {
-    const int64_t left = p->o - 32 * b;
-    const __mmask32 m = left >= 32 ? 0xffffffffu : (1u << left) - 1;
-    for (int64_t s = 0; s < p->steps; s++) {
+/* Where dy of result v of the band is (its outputs lie side by side), or NULL: padding. */
+DJ__INLINE const uint16_t *dy_of(const plan *p, int64_t n0, int64_t n1, int64_t y0, int64_t y1,
+                                 int64_t v) {
+  const int64_t line = v / p->pitch, x = v % p->pitch, n = n0 + line / p->lines,
+                y = y0 + line % p->lines;
+  if (n >= n1 || y >= y1 || x >= p->ow) return NULL;
+  return p->dy + ((n * p->oh + y) * p->ow + x) * p->o;
+}
+
+/* dy of result rows y0 .. y1 of images n0 .. n1, turned: (o_blocks, 2, steps) tiles. */
+static void lay_dy(const plan *p, char *dst, int64_t n0, int64_t n1, int64_t y0, int64_t y1) {
+  for (int64_t s = 0; s < p->steps; s++) {
+    const uint16_t *row[32];
+    for (int64_t k = 0; k < 32; k++) row[k] = dy_of(p, n0, n1, y0, y1, 32 * s + k);
+    for (int64_t b = 0; b < p->o_blocks; b++) {
+      const int64_t left = p->o - 32 * b;
+      const __mmask32 m = left >= 32 ? 0xffffffffu : (1u << left) - 1;
       __m512i r[2][16];
       for (int64_t k = 0; k < 16; k++) {
-        const int64_t v = 32 * s + 2 * k, y = y0 + v / p->pitch, x = v % p->pitch;
-        const uint16_t *at = p->dy + ((n * p->oh + y) * p->ow + x) * p->o + 32 * b;
         __m512i one = _mm512_setzero_si512(), two = one;
-        if (y < y1 && x < p->ow) one = _mm512_maskz_loadu_epi16(m, at);
-        if (y < y1 && x + 1 < p->ow) two = _mm512_maskz_loadu_epi16(m, at + p->o);
-        uint32_t pair[32] __attribute__((aligned(64)));
-        interleave(pair, one, two);
-        r[0][k] = _mm512_load_si512(pair);
-        r[1][k] = _mm512_load_si512(pair + 16);
+        if (row[2 * k]) one = _mm512_maskz_loadu_epi16(m, row[2 * k] + 32 * b);
+        if (row[2 * k + 1]) two = _mm512_maskz_loadu_epi16(m, row[2 * k + 1] + 32 * b);
+        interleave(one, two, &r[0][k], &r[1][k]);
       }
       for (int half = 0; half < 2; half++) {
         char *to = dst + ((2 * b + half) * p->steps + s) * DJ__TILE_BYTES;
@@ -178,11 +202,18 @@ static void lay_dy(const plan *p, char *dst, int64_t n, int64_t y0, int64_t y1) 
 /* ---- sums ---- */
 /* c (32 outputs, 32 numbers) += dy turned x pairs; with bt 1 only 16 numbers. */
 DJ__INLINE void block(const int at, const int bt, const char *a, int64_t a_half, const char *b,
-                      size_t stride, int64_t steps, float *c) {
-  _tile_loadd(0, c, 128);
-  if (bt > 1) _tile_loadd(1, c + 16, 128);
-  if (at > 1) _tile_loadd(2, c + 16 * 32, 128);
-  if (at > 1 && bt > 1) _tile_loadd(3, c + 16 * 32 + 16, 128);
+                      size_t stride, int64_t steps, float *c, bool fresh) {
+  if (fresh) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+  } else {
+    _tile_loadd(0, c, 128);
+    if (bt > 1) _tile_loadd(1, c + 16, 128);
+    if (at > 1) _tile_loadd(2, c + 16 * 32, 128);
+    if (at > 1 && bt > 1) _tile_loadd(3, c + 16 * 32 + 16, 128);
+  }
   for (int64_t k = 0; k < steps; k++, a += DJ__TILE_BYTES, b += 16 * stride) {
     _tile_stream_loadd(4, a, 64);
     if (at > 1) _tile_stream_loadd(5, a + a_half, 64);
@@ -211,40 +242,42 @@ static span span_of(const plan *p, int64_t g, int64_t u) {
   return (span){j * p->pixel + c, j * p->c + g * p->group + c, 32};
 }
 
-static void add_band(const plan *p, const char *dy, const uint32_t *x, int64_t g, float *sums) {
+static void add_band(const plan *p, const char *dy, const uint32_t *x, int64_t g, float *sums,
+                     bool fresh) {
   const size_t stride = (size_t)(2 * p->sx * p->pixel) * 4;
   const int64_t half = p->steps * DJ__TILE_BYTES;
   for (int64_t i = 0; i < p->kh; i++)
     for (int64_t u = 0; u < p->u_blocks; u++) {
       const span s = span_of(p, g, u);
-      const char *b = (const char *)(x + (i % p->sy * p->lines + i / p->sy) * p->row + s.laid);
+      const char *b =
+          (const char *)(x + (i % p->sy * p->images * p->lines + i / p->sy) * p->row + s.laid);
       for (int64_t o = 0; o < p->o_blocks && s.count > 0; o++) {
         float *c = sums + ((i * p->u_blocks + u) * p->o_blocks + o) * 1024;
         const char *a = dy + 2 * o * half;
         const bool tall = p->o - 32 * o > 16;
         if (tall && s.count > 16)
-          block(2, 2, a, half, b, stride, p->steps, c);
+          block(2, 2, a, half, b, stride, p->steps, c, fresh);
         else if (tall)
-          block(2, 1, a, half, b, stride, p->steps, c);
+          block(2, 1, a, half, b, stride, p->steps, c, fresh);
         else if (s.count > 16)
-          block(1, 2, a, half, b, stride, p->steps, c);
+          block(1, 2, a, half, b, stride, p->steps, c, fresh);
         else
-          block(1, 1, a, half, b, stride, p->steps, c);
+          block(1, 1, a, half, b, stride, p->steps, c, fresh);
       }
     }
 }
 
-/* Group g, part `part` of the results. */
+/* A group of channels, a part of the results. */
 static void one_item(const plan *p, int64_t item, float *sums, char *dy, uint32_t *x) {
-  const int64_t g = item / p->parts, part = item % p->parts,
-                bands = (p->oh + p->rows - 1) / p->rows;
-  memset(sums, 0, p->sum_bytes);
-  for (int64_t b = part_from(p->n * bands, p->parts, part);
-       b < part_from(p->n * bands, p->parts, part + 1); b++) {
-    const int64_t n = b / bands, y0 = b % bands * p->rows, y1 = least(y0 + p->rows, p->oh);
-    lay_x(p, x, n, y0, g);
-    lay_dy(p, dy, n, y0, y1);
-    add_band(p, dy, x, g, sums);
+  const int64_t g = item / p->parts, part = item % p->parts;
+  const int64_t first = part_from(p->all_bands, p->parts, part),
+                last = part_from(p->all_bands, p->parts, part + 1);
+  for (int64_t b = first; b < last; b++) {
+    const int64_t n0 = b / p->bands * p->images, n1 = least(n0 + p->images, p->n);
+    const int64_t y0 = b % p->bands * p->rows, y1 = least(y0 + p->rows, p->oh);
+    lay_x(p, x, n0, n1, y0, g);
+    lay_dy(p, dy, n0, n1, y0, y1);
+    add_band(p, dy, x, g, sums, b == first);
   }
 }
 

@@ -184,8 +184,8 @@ static void product(job *j, const dj__amx_matrix *b, int id, int team) {
       j->n1 = least(j->n0 + p->columns, up(p->n, 32));
       int64_t panels = (j->n1 - j->n0) / 32;
       const int64_t first = part_from(panels, team, id);
-      dj__amx_pack_b(j->b + first * j->steps * DJ__STEP_BYTES, b, p->tb, j->k0, j->steps,
-                     j->n0 + 32 * first, part_from(panels, team, id + 1) - first);
+      dj__amx_pack_b(j->b + first * j->steps * DJ__STEP_BYTES, j->steps * DJ__STEP_BYTES, b, p->tb,
+                     j->k0, j->steps, j->n0 + 32 * first, part_from(panels, team, id + 1) - first);
       if (team > 1) {
 #pragma omp barrier
       }

@@ -88,9 +88,8 @@ DJ__INLINE void rows16(const dj__amx_matrix *m, const dj_dtype t, int64_t i0, in
   }
 }
 
-DJ__INLINE void pack_b(char *dst, const dj__amx_matrix *m, const dj_dtype t, bool turned,
-                       int64_t k0, int64_t steps, int64_t n0, int64_t panels) {
-  const int64_t size = steps * DJ__STEP_BYTES; // of a panel
+DJ__INLINE void pack_b(char *dst, int64_t size, const dj__amx_matrix *m, const dj_dtype t,
+                       bool turned, int64_t k0, int64_t steps, int64_t n0, int64_t panels) {
   for (int64_t s = 0; s < steps; s++, dst += DJ__STEP_BYTES) {
     int64_t k = k0 + 32 * s;
     for (int64_t half = 0; turned && half < 2 * panels; half++) {
@@ -108,14 +107,13 @@ DJ__INLINE void pack_b(char *dst, const dj__amx_matrix *m, const dj_dtype t, boo
       }
   }
 }
-void dj__amx_pack_b(char *dst, const dj__amx_matrix *m, bool turned, int64_t k0, int64_t steps,
-                    int64_t n0, int64_t panels) {
+void dj__amx_pack_b(char *dst, int64_t size, const dj__amx_matrix *m, bool turned, int64_t k0,
+                    int64_t steps, int64_t n0, int64_t panels) {
   const int64_t most = turned ? 1 : RUN;
   for (int64_t q = 0; q < panels; q += most) {
     int64_t n = panels - q < most ? panels - q : most;
-    DJ__WITH_DTYPE(
-        m->dtype, T,
-        pack_b(dst + q * steps * DJ__STEP_BYTES, m, T, turned, k0, steps, n0 + 32 * q, n));
+    DJ__WITH_DTYPE(m->dtype, T,
+                   pack_b(dst + q * size, size, m, T, turned, k0, steps, n0 + 32 * q, n));
   }
 }
 
