@@ -288,8 +288,9 @@ static void roll_forward(const dj__expert *e, dj__plan *p) {
 static void bounds(const dj__expert *e, double length, double *lo, double *hi) {
   double half = 0.5 * e->model->width + 0.45 * e->scale;
   *lo = -HUGE_VAL, *hi = HUGE_VAL;
-  for (double s = e->mid; s < e->mid + length; s += fmax(e->guide.step, 2 * e->scale)) {
-    dj__guide_point p = dj__guide_at(&e->guide, s);
+  double step = fmax(e->guide.step, 2 * e->scale);
+  for (int i = 0; i * step < length; i++) {
+    dj__guide_point p = dj__guide_at(&e->guide, e->mid + i * step);
     *hi = fmin(*hi, p.left - half);
     *lo = fmax(*lo, half - p.right);
   }

@@ -71,10 +71,10 @@ static double horizon(const dj__expert *e) {
 static double time_for(const dj__expert *e, double way) {
   if (way <= 0) return 0;
   double top = 0.1;
-  for (double s = 0; s < way + 1; s += 4) {
-    int i = (int)((e->mid + s) / e->guide.step);
+  for (int k = 0; 4 * k < way + 1; k++) {
+    int i = (int)((e->mid + 4 * k) / e->guide.step);
     double v = e->v_max[i < 0 ? 0 : i >= e->guide.n ? e->guide.n - 1 : i];
-    top = s == 0 ? v : fmin(top, fmax(v, 2));
+    top = k == 0 ? v : fmin(top, fmax(v, 2));
   }
   return (double)dj__travel_time((float)way, (float)e->v, (float)GO_ACCEL,
                                  (float)fmax(top, fmax(e->v, 1)));
