@@ -9,13 +9,11 @@
 
 #include <math.h>
 
-#include "world/traffic.h"
-
-enum { MAX_EVENTS = 4096 };
 #define REACTION 1.0  /* s */
-#define UNSEEN   85.0 /* m ahead where things may be put */
-#define STANDS_S 32   /* s for which a lane stays blocked */
-#define EVERY    20.0 /* s between events at unruly = 1 */
+#define STAGE_S  45.0 /* s that a staged event has to begin before others may */
+#define STANDS_S 32.0 /* s for which a lane stays blocked */
+#define WAIT     11.0 /* s from an event until one is due, and */
+#define PATIENCE 2.0  /* s that each kind is given: together one in about 20 s at unruly = 1 */
 
 const char *dj__event_name(dj__event_kind k) {
   static const char *const names[DJ__N_EVENTS] = {"cut-in",        "hard-brake", "jaywalker",
@@ -24,16 +22,15 @@ const char *dj__event_name(dj__event_kind k) {
   return k >= 0 && k < DJ__N_EVENTS ? names[k] : "?";
 }
 
-static float draw(dj__world *w) {
+float dj__event_draw(dj__world *w) {
   return dj__u01(dj__philox(w->config.seed, (uint64_t)w->cast.drawn++, DJ__RNG_EVENT).v[0]);
 }
 
-/* m that the ego needs to stop. */
-static double stopping(const dj__world *w, double v) {
+double dj__ego_stopping(const dj__world *w, double v) {
   return REACTION * v + v * v / (2 * 0.6 * 9.81 * w->ego.friction);
 }
 
-static int begin(dj__world *w, dj__event_kind kind, int agent, dj__role role) {
+int dj__event_begin(dj__world *w, dj__event_kind kind, int agent, dj__role role) {
   dj__agents *a = &w->agents;
   int at = agent < 0 ? 0 : agent, n = w->n_event++;
   w->event[n] = (dj__event){.kind = kind,
@@ -52,8 +49,7 @@ static int begin(dj__world *w, dj__event_kind kind, int agent, dj__role role) {
 }
 
 /* ---- the ego's way ---- */
-/* The lane of the route `dist` m ahead of the ego's middle; false beyond its end. */
-static bool way_ahead(const dj__world *w, double dist, int *lane, double *s) {
+bool dj__way_ahead(const dj__world *w, double dist, int *lane, double *s) {
   double at = w->route_s + dist;
   for (int k = w->route_at; k < w->route.n; k++) {
     double in = at - w->route_from[k];
@@ -67,15 +63,13 @@ static bool way_ahead(const dj__world *w, double dist, int *lane, double *s) {
   return false;
 }
 
-/* A plain stretch of road: no junction within `before` and `after` m. */
-static bool plain(const dj__world *w, int lane, double s, double before, double after) {
+bool dj__way_plain(const dj__world *w, int lane, double s, double before, double after) {
   const dj__lane *l = &w->map->lane[lane];
   return l->type == DJ__LANE_DRIVING && l->junction < 0 && !l->n_conflict && s > before &&
          s < l->length - after;
 }
 
-/* m from the ego's front to the rear of whoever is next in its lane; 1e9: nobody near. */
-static double leader_of_ego(const dj__world *w, int *who) {
+double dj__ego_leader(const dj__world *w, int *who) {
   const dj__traffic *t = w->traffic;
   int lane = w->agents.lane[0];
   *who = -1;
@@ -95,36 +89,37 @@ static double leader_of_ego(const dj__world *w, int *who) {
   return 1e9;
 }
 
-static bool is_free_rider(const dj__world *w, int i) {
+bool dj__is_free_rider(const dj__world *w, int i) {
   return i > 0 && dj__is_rider(&w->agents, i) && dj__is_motor(w->agents.kind[i]) &&
          w->traffic->mind[i].event < 0 && w->traffic->mind[i].role == DJ__ROLE_NONE;
 }
 
 /* ---- casting ---- */
-static bool cast_cut_in(dj__world *w) {
+/* Someone beside the ego, or a little ahead on the lane beside, changes in front of it. */
+static bool cast_beside(dj__world *w) {
   const dj__agents *a = &w->agents;
   int lane = a->lane[0];
   if (lane < 0 || w->map->lane[lane].n_conflict) return false;
   const dj__lane *l = &w->map->lane[lane];
   double v = w->ego.vx, half = 0.5 * (double)a->length[0];
   int lead;
-  double room = leader_of_ego(w, &lead);
+  double room = dj__ego_leader(w, &lead);
   if (v < 3) return false;
   for (int side = 0; side < 2; side++) {
     int other = side ? l->left : l->right;
     if (other < 0 || w->map->lane[other].n_conflict) continue;
     for (int e = w->traffic->lane_head[other]; e >= 0; e = w->traffic->entry[e].next) {
       const dj__entry *x = &w->traffic->entry[e];
-      if (!is_free_rider(w, x->agent) || a->lane[x->agent] != other) continue;
+      if (!dj__is_free_rider(w, x->agent) || a->lane[x->agent] != other) continue;
       double share = l->length / w->map->lane[other].length;
       double gap = (double)x->rear * share - (double)a->s[0] - half;
       double slower = fmax(v - (double)x->speed, 0);
       double least = fmax(3, 0.35 * v) + slower * REACTION + slower * slower / (2 * 4);
       double left = w->map->lane[other].length - (double)x->s;
-      if (gap < least || gap > least + 18 || slower > 6 || left < 15 + 4 * (double)x->speed)
-        continue;
+      if (gap < least || gap > least + 18 + 0.5 * v || slower > 6) continue;
+      if (left < 12 + 3.5 * (double)x->speed || x->speed < 2) continue;
       if (room < gap + (double)a->length[x->agent] + 8) continue;
-      (void)begin(w, DJ__EVENT_CUT_IN, x->agent, DJ__ROLE_CUT_IN);
+      (void)dj__event_begin(w, DJ__EVENT_CUT_IN, x->agent, DJ__ROLE_CUT_IN);
       w->traffic->mind[x->agent].want = side ? -1 : 1;
       w->traffic->mind[x->agent].want_time = 0;
       return true;
@@ -133,13 +128,97 @@ static bool cast_cut_in(dj__world *w) {
   return false;
 }
 
+/* Nobody is where the parked car i would drive to, or stands in its way there. */
+static bool may_pull_out(const dj__world *w, int i, int lane, double s) {
+  const dj__agents *a = &w->agents;
+  double c = cos((double)a->yaw[i]), n = sin((double)a->yaw[i]);
+  double half = 0.5 * (double)a->length[i];
+  for (int e = w->traffic->lane_head[lane]; e >= 0; e = w->traffic->entry[e].next) {
+    const dj__entry *x = &w->traffic->entry[e];
+    if (x->agent != i && (double)x->front > s - half - 4 && (double)x->rear < s + half + 20)
+      return false;
+  }
+  int near[64], count = dj__world_near(w, a->x[i], a->y[i], 20, near, 64);
+  for (int k = 0; k < count; k++) {
+    double dx = a->x[near[k]] - a->x[i], dy = a->y[near[k]] - a->y[i];
+    double along = dx * c + dy * n, aside = dy * c - dx * n;
+    double reach = half + 0.5 * (double)a->length[near[k]];
+    if (near[k] == i || along < -reach || along > reach + 11) continue;
+    if (fabs(aside) < 2 || (aside > 0 && aside < 4.5)) return false;
+  }
+  return true;
+}
+
+/* Where on the ego's way a car is parked beside: m along the route, lane, place on it. */
+static bool parked_beside(const dj__world *w, int i, double *along, int *lane, double *s,
+                          double *lateral) {
+  const dj__agents *a = &w->agents;
+  const dj__map *m = w->map;
+  for (int k = w->route_at; k < w->route.n && w->route_from[k] < w->route_s + 110; k++) {
+    int l = w->route.lane[k], right = m->lane[l].right;
+    if (right >= 0 && m->lane[right].type == DJ__LANE_DRIVING) continue;
+    double d = dj__map_project(m, l, a->x[i], a->y[i], -1, s, lateral), f;
+    if (d > 5 || *lateral > -1.5 || !dj__way_plain(w, l, *s, 8, 30)) continue;
+    if (cos((double)(a->yaw[i] - dj__lane_at(m, l, *s, &f)->yaw)) < 0.97) continue;
+    *along = w->route_from[k] + *s - w->route_s;
+    *lane = l;
+    return true;
+  }
+  return false;
+}
+
+/* Out of its parking place, on to the lane. */
+static void leave_place(dj__world *w, int i, int lane, double s, double lateral) {
+  dj__agents *a = &w->agents;
+  dj__mind *m = &w->traffic->mind[i];
+  a->flags[i] &= (uint8_t)~DJ__AGENT_PARKED;
+  a->lane[i] = lane;
+  a->s[i] = (float)s;
+  a->t[i] = (float)lateral;
+  m->path[0] = lane;
+  m->n_path = 1;
+  m->behind = w->map->lane[lane].n_pred > 0 ? dj__pred(w->map, lane, 0) : -1;
+  m->t_goal = m->t_rest;
+  m->want = 1;
+  m->want_time = -1;
+  dj__agent_extend(w->traffic, i);
+}
+
+/* A parked car pulls out in front of the ego, which could stop behind where it stood. */
+static bool cast_pull_out(dj__world *w) {
+  const dj__agents *a = &w->agents;
+  int near[256], lane, lead;
+  double v = w->ego.vx, s, lateral, along;
+  if (v < 3 || w->traffic->toy) return false;
+  double room = dj__ego_leader(w, &lead), least = dj__ego_stopping(w, v) + 4;
+  int n = dj__world_near(w, a->x[0], a->y[0], least + 35, near, 256);
+  for (int k = 0; k < n; k++) {
+    int i = near[k];
+    const dj__mind *m = &w->traffic->mind[i];
+    if (!(a->flags[i] & DJ__AGENT_PARKED) || a->kind[i] > DJ__VAN) continue;
+    if (m->event >= 0 || m->role != DJ__ROLE_NONE) continue;
+    if (!parked_beside(w, i, &along, &lane, &s, &lateral)) continue;
+    double gap = along - 0.5 * (double)(a->length[0] + a->length[i]);
+    if (gap < least || gap > least + 22 || room < gap + (double)a->length[i] + 10) continue;
+    if (!may_pull_out(w, i, lane, s)) continue;
+    leave_place(w, i, lane, s, lateral);
+    (void)dj__event_begin(w, DJ__EVENT_CUT_IN, i, DJ__ROLE_CUT_IN);
+    return true;
+  }
+  return false;
+}
+
+static bool cast_cut_in(dj__world *w) {
+  return cast_beside(w) || cast_pull_out(w);
+}
+
 static bool cast_hard_brake(dj__world *w) {
   int lead;
-  double gap = leader_of_ego(w, &lead), v = w->ego.vx;
-  if (lead < 0 || !is_free_rider(w, lead) || v < 4) return false;
+  double gap = dj__ego_leader(w, &lead), v = w->ego.vx;
+  if (lead < 0 || !dj__is_free_rider(w, lead) || v < 4) return false;
   double vl = (double)w->agents.speed[lead], hard = 0.65 * 9.81 * w->ego.friction;
-  if (vl < 5 || gap > 45 || gap + vl * vl / (2 * hard) < stopping(w, v) + 1) return false;
-  (void)begin(w, DJ__EVENT_HARD_BRAKE, lead, DJ__ROLE_BRAKE);
+  if (vl < 5 || gap > 45 || gap + vl * vl / (2 * hard) < dj__ego_stopping(w, v) + 1) return false;
+  (void)dj__event_begin(w, DJ__EVENT_HARD_BRAKE, lead, DJ__ROLE_BRAKE);
   w->traffic->mind[lead].role_value = (float)-hard;
   return true;
 }
@@ -187,7 +266,7 @@ static bool beside_route(const dj__world *w, int i, double *ahead, double *later
 
 static bool cast_jaywalker(dj__world *w) {
   const dj__agents *a = &w->agents;
-  double v = w->ego.vx, least = stopping(w, v) + 6, ahead, lateral;
+  double v = w->ego.vx, least = dj__ego_stopping(w, v) + 6, ahead, lateral;
   if (v < 3) return false;
   for (int i = 1; i < a->n; i++) {
     const dj__mind *m = &w->traffic->mind[i];
@@ -197,39 +276,63 @@ static bool cast_jaywalker(dj__world *w) {
     if (dx * dx + dy * dy > 90 * 90 || !beside_route(w, i, &ahead, &lateral)) continue;
     if (ahead < least || ahead > least + 15 || fabs(lateral) > 11) continue;
     if (!step_out(w, i)) continue;
-    (void)begin(w, DJ__EVENT_JAYWALKER, i, DJ__ROLE_NONE);
+    (void)dj__event_begin(w, DJ__EVENT_JAYWALKER, i, DJ__ROLE_NONE);
     return true;
   }
   return false;
 }
 
-static bool is_unseen(const dj__world *w, int lane, double s) {
+bool dj__is_unseen(const dj__world *w, int lane, double s) {
   double x, y;
   dj__lane_xy(w->map, lane, s, 0, &x, &y);
-  return w->traffic->toy || hypot(x - w->agents.x[0], y - w->agents.y[0]) > UNSEEN - 4;
+  return w->traffic->toy || hypot(x - w->agents.x[0], y - w->agents.y[0]) > DJ__UNSEEN - 4;
 }
 
 /* A place that the ego cannot see yet, on a plain stretch of its way, wide enough to get by. */
 static bool place_unseen(dj__world *w, int *lane, double *s) {
-  double far = UNSEEN + 50 * (double)draw(w);
-  if (w->traffic->toy) far = 3 + 2 * (double)draw(w);
+  double far = DJ__UNSEEN + 50 * (double)dj__event_draw(w);
+  if (w->traffic->toy) far = 3 + 2 * (double)dj__event_draw(w);
   double clear = w->traffic->toy ? 0.8 : 30;
-  if (!way_ahead(w, far, lane, s) || !plain(w, *lane, *s, clear, clear)) return false;
-  if (!is_unseen(w, *lane, *s)) return false;
+  if (!dj__way_ahead(w, far, lane, s) || !dj__way_plain(w, *lane, *s, clear, clear)) return false;
+  if (!dj__is_unseen(w, *lane, *s)) return false;
   const dj__lane *l = &w->map->lane[*lane];
   return l->left >= 0 || l->right >= 0 || l->opposite >= 0;
 }
 
-static int put_vehicle(dj__world *w, int lane, double s, double lateral, dj__kind kind) {
+/* Room for agent i there at `speed`: whoever follows whom can slow down to the other's speed. */
+static bool has_room(const dj__world *w, int i, int lane, double s, double lateral, double speed) {
+  const dj__agents *a = &w->agents;
+  double x, y, f, scale = (double)w->traffic->mind[i].scale;
+  dj__lane_xy(w->map, lane, s, lateral, &x, &y);
+  const dj__lane_point *p = dj__lane_at(w->map, lane, s, &f);
+  double yaw = (double)p->yaw, c = cos(yaw), n = sin(yaw);
+  int near[256], count = dj__world_near(w, x, y, 120 * scale, near, 256);
+  for (int k = 0; k < count; k++) {
+    int j = near[k];
+    double dx = a->x[j] - x, dy = a->y[j] - y, along = dx * c + dy * n, aside = dy * c - dx * n;
+    double gap = fabs(along) - 0.5 * (double)(a->length[i] + a->length[j]);
+    bool beside = fabs(aside) > 0.5 * (double)(a->width[i] + a->width[j]) + 0.5 * scale;
+    if (j == i || beside || fabs((double)a->z[j] - (double)p->z) > 3) continue;
+    double v = (double)a->speed[j] * cos((double)a->yaw[j] - yaw);
+    double follower = along < 0 ? v : speed, closing = along < 0 ? v - speed : speed - v;
+    if (follower < 0) follower = 0;
+    if (closing < 0) closing = 0;
+    if (gap < 4 * scale + 0.8 * follower + closing * closing / 5) return false;
+  }
+  return true;
+}
+
+int dj__event_vehicle(dj__world *w, int lane, double s, double lateral, double speed) {
   int i = dj__agent_spare(w->traffic);
   if (i < 0) return -1;
   dj__rng r = {w->config.seed, ((uint64_t)DJ__RNG_EVENT << 32) | w->step, 0};
-  dj__agent_dress(w->traffic, i, w->traffic->toy ? DJ__RC_CAR : kind, &r);
-  if (!dj__spot_free(w->traffic, i, lane, s, 0)) {
+  dj__agent_dress(w->traffic, i, w->traffic->toy ? DJ__RC_CAR : DJ__CAR, &r);
+  if (!has_room(w, i, lane, s, lateral, speed)) {
+    w->traffic->next_id--;
     dj__agent_clear(w->traffic, i);
     return -1;
   }
-  dj__agent_put(w->traffic, i, lane, s, lateral, 0);
+  dj__agent_put(w->traffic, i, lane, s, lateral, speed);
   return i;
 }
 
@@ -237,9 +340,9 @@ static bool cast_blocked(dj__world *w) {
   int lane;
   double s;
   if (!place_unseen(w, &lane, &s)) return false;
-  int i = put_vehicle(w, lane, s, -0.2 * (double)w->traffic->mind[0].scale, DJ__CAR);
+  int i = dj__event_vehicle(w, lane, s, -0.2 * (double)w->traffic->mind[0].scale, 0);
   if (i < 0) return false;
-  (void)begin(w, DJ__EVENT_BLOCKED, i, DJ__ROLE_STAND);
+  (void)dj__event_begin(w, DJ__EVENT_BLOCKED, i, DJ__ROLE_STAND);
   w->traffic->mind[i].role_value = -1;
   w->agents.flags[i] |= DJ__AGENT_PARKED;
   w->agents.lamps[i] = DJ__LAMP_LEFT | DJ__LAMP_RIGHT; /* hazard lamps */
@@ -256,9 +359,9 @@ static bool cast_wrong_parking(dj__world *w) {
   if (rightmost != lane) return false; /* would not be in the ego's way */
   double width = (double)dj__width_at(w->map, lane, s);
   double lateral = -(0.5 * width - 0.15 * width); /* two thirds of it on the road */
-  int i = put_vehicle(w, lane, s, lateral, DJ__CAR);
+  int i = dj__event_vehicle(w, lane, s, lateral, 0);
   if (i < 0) return false;
-  (void)begin(w, DJ__EVENT_WRONG_PARKING, i, DJ__ROLE_STAND);
+  (void)dj__event_begin(w, DJ__EVENT_WRONG_PARKING, i, DJ__ROLE_STAND);
   w->traffic->mind[i].role_value = -1;
   w->agents.flags[i] |= DJ__AGENT_PARKED;
   return true;
@@ -282,16 +385,16 @@ static bool cast_red_runner(dj__world *w) {
   if (v < 4) return false;
   for (int i = 1; i < a->n; i++) {
     const dj__mind *m = &w->traffic->mind[i];
-    if (!is_free_rider(w, i) || m->n_path < 2 || (double)a->speed[i] < 4) continue;
+    if (!dj__is_free_rider(w, i) || m->n_path < 2 || (double)a->speed[i] < 4) continue;
     int stop = map->lane[m->path[0]].stop;
     if (stop < 0 || dj__world_light(w, stop) != DJ__LIGHT_RED) continue;
     double to_line = map->stop[stop].s - (double)a->s[i] - 0.5 * (double)a->length[i];
     if (to_line < 5 || to_line > 60) continue;
     double to_meet = meeting(w, m->path[1]);
-    if (to_meet < stopping(w, v) || to_meet > 90) continue;
+    if (to_meet < dj__ego_stopping(w, v) || to_meet > 90) continue;
     double mine = to_meet / v, its = (to_line + 8) / (double)a->speed[i];
     if (its < mine - 4 || its > mine + 2) continue;
-    (void)begin(w, DJ__EVENT_RED_RUNNER, i, DJ__ROLE_RUN_RED);
+    (void)dj__event_begin(w, DJ__EVENT_RED_RUNNER, i, DJ__ROLE_RUN_RED);
     return true;
   }
   return false;
@@ -302,38 +405,37 @@ static bool swings_out(const dj__world *w, int i, int lane, double room) {
   const dj__agents *a = &w->agents;
   const dj__mind *m = &w->traffic->mind[i];
   double v = (double)a->speed[i], closing = w->ego.vx + v;
-  if (!is_free_rider(w, i) || a->lane[i] != lane || v < 5) return false;
+  if (!dj__is_free_rider(w, i) || a->lane[i] != lane || v < 5) return false;
   double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
-  if (gap < 5 * closing || gap > 8 * closing || room < gap - 10) return false;
+  if (gap < 5 * closing || gap > 8.5 * closing || room < gap - 10) return false;
   if (m->leader >= 0 && (double)m->leader_gap < 25) return false;
-  return w->map->lane[lane].length - (double)a->s[i] > 25 + 5 * v;
+  return w->map->lane[lane].length - (double)a->s[i] > 12 + 5.5 * v;
 }
 
 static bool cast_oncoming(dj__world *w) {
   int lead;
   if (w->ego.vx < 4) return false;
-  double room = leader_of_ego(w, &lead);
+  double room = dj__ego_leader(w, &lead);
   for (int k = w->route_at; k < w->route.n && w->route_from[k] < w->route_s + 200; k++) {
     int lane = w->map->lane[w->route.lane[k]].opposite;
     if (lane < 0 || w->map->lane[lane].left >= 0 || w->map->lane[lane].junction >= 0) continue;
     for (int e = w->traffic->lane_head[lane]; e >= 0; e = w->traffic->entry[e].next) {
       int i = w->traffic->entry[e].agent;
       if (!swings_out(w, i, lane, room)) continue;
-      (void)begin(w, DJ__EVENT_ONCOMING, i, DJ__ROLE_ONCOMING);
+      (void)dj__event_begin(w, DJ__EVENT_ONCOMING, i, DJ__ROLE_ONCOMING);
       return true;
     }
   }
   return false;
 }
 
-/* The next light of the ego's way: its stop line and m from the ego's front to it. */
-static int next_light(const dj__world *w, double *dist) {
+int dj__next_light(const dj__world *w, double least, double *dist) {
   double half = 0.5 * (double)w->agents.length[0];
   for (int k = w->route_at; k < w->route.n; k++) {
     int stop = w->map->lane[w->route.lane[k]].stop;
     if (stop < 0 || w->map->stop[stop].control != DJ__CONTROL_LIGHTS) continue;
     *dist = w->route_from[k] + w->map->stop[stop].s - w->route_s - half;
-    if (*dist > 0) return stop;
+    if (*dist > least) return stop;
   }
   return -1;
 }
@@ -341,12 +443,12 @@ static int next_light(const dj__world *w, double *dist) {
 /* Lights do not obey anyone; a light that turns while the ego comes near is only named. */
 static void watch_light(dj__world *w) {
   double dist, v = w->ego.vx;
-  int stop = next_light(w, &dist);
-  if (stop < 0 || stop == w->cast.light || v < 3 || w->n_event >= MAX_EVENTS) return;
+  int stop = dj__next_light(w, 0, &dist);
+  if (stop < 0 || stop == w->cast.light || v < 3 || w->n_event >= DJ__MAX_EVENTS) return;
   if (dist > 4 * v || dj__world_light(w, stop) != DJ__LIGHT_YELLOW) return;
   if (dj__map_light(w->map, stop, dj__world_time(w) - DJ__WORLD_DT) != DJ__LIGHT_GREEN) return;
   w->cast.light = stop;
-  int n = begin(w, DJ__EVENT_LIGHT_TURNS, -1, DJ__ROLE_NONE);
+  int n = dj__event_begin(w, DJ__EVENT_LIGHT_TURNS, -1, DJ__ROLE_NONE);
   const dj__stop_line *l = &w->map->stop[stop];
   dj__place p;
   dj__map_at(w->map, l->lane, l->s, 0, &p);
@@ -363,6 +465,7 @@ static void end_event(dj__world *w, int n) {
   dj__mind *m = &w->traffic->mind[e->agent];
   if (m->event != n) return;
   if (m->role != DJ__ROLE_STAND) m->role = DJ__ROLE_NONE;
+  m->v_factor = fmaxf(m->v_factor, 0.85f); /* no reason any more to be slow */
   m->event = -1;
 }
 
@@ -375,7 +478,7 @@ static void steer_oncoming(dj__world *w, int n) {
   double closing = w->ego.vx + (double)a->speed[i];
   double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
   bool back = gap < 3.8 * closing || m->role_time > 4 || l->opposite < 0 ||
-              l->length - (double)a->s[i] < 25 + 3 * (double)a->speed[i];
+              l->length - (double)a->s[i] < 8 + 3 * (double)a->speed[i];
   float apart = dj__width_at(w->map, a->lane[i], (double)a->s[i]);
   m->t_goal = back ? m->t_rest : 0.85f * apart;
   if (back && fabsf(a->t[i]) < 0.4f) end_event(w, n);
@@ -432,14 +535,20 @@ static void go_on(dj__world *w, int n) {
   }
 }
 
-/* Things put there for an event go when nobody sees them. */
+/* Things put there for an event go when nobody sees them; who has left its parking place parks. */
 static void tidy(dj__world *w) {
   const dj__agents *a = &w->agents;
-  for (int i = w->traffic->first_spare; i < a->n; i++) {
-    const dj__mind *m = &w->traffic->mind[i];
-    if (!(a->flags[i] & DJ__AGENT_LIVE) || m->event >= 0) continue;
+  const dj__traffic *t = w->traffic;
+  double far = t->radius > 0 ? fmax(fmin(160, 0.95 * t->radius), 100) : 160;
+  for (int i = t->n_external + t->n_people; i < a->n; i++) {
+    if (!(a->flags[i] & DJ__AGENT_LIVE) || t->mind[i].event >= 0) continue;
     if (a->kind[i] == DJ__CONE || a->kind[i] == DJ__BARRIER) continue;
-    if (hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) > 160) dj__agent_clear(w->traffic, i);
+    if (i < t->first_spare && (a->flags[i] & DJ__AGENT_PARKED)) continue;
+    if (hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) < far) continue;
+    if (i < t->first_spare)
+      dj__agent_park(w->traffic, i);
+    else
+      dj__agent_clear(w->traffic, i);
   }
 }
 
@@ -454,217 +563,69 @@ static bool allowed(const dj__world *w, int kind) {
   return CAST[kind] && (w->config.events == 0 || (w->config.events >> kind & 1));
 }
 
+bool dj__event_cast(dj__world *w, dj__event_kind kind) {
+  return CAST[kind] && CAST[kind](w);
+}
+
+/* The kinds in the order in which they are tried: those that happened least first, so that what is
+ * seldom possible is not crowded out by what always is. */
+static int in_order(const dj__world *w, int *kinds) {
+  float rank[DJ__N_EVENTS];
+  int n = 0, count[DJ__N_EVENTS] = {0};
+  for (int e = 0; e < w->n_event; e++) count[w->event[e].kind]++;
+  for (int k = 0; k < DJ__N_EVENTS; k++) {
+    if (!allowed(w, k)) continue;
+    uint64_t at = (UINT64_C(1) << 32) + (uint64_t)w->n_event * DJ__N_EVENTS + (uint64_t)k;
+    float r = (float)count[k] + 1.2f * dj__u01(dj__philox(w->config.seed, at, DJ__RNG_EVENT).v[0]);
+    int i = n++;
+    for (; i > 0 && rank[i - 1] > r; i--) rank[i] = rank[i - 1], kinds[i] = kinds[i - 1];
+    rank[i] = r;
+    kinds[i] = k;
+  }
+  return n;
+}
+
+/* With every PATIENCE s that one is due, one more kind will do. */
 static void due(dj__world *w) {
-  if (w->config.unruly <= 0 || w->step < w->cast.next || w->n_event >= MAX_EVENTS) return;
+  if (w->config.unruly <= 0 || w->step < w->cast.next || w->n_event >= DJ__MAX_EVENTS) return;
   if (w->step % 4) return; /* five attempts a second are enough */
-  int first = (int)(draw(w) * DJ__N_EVENTS);
-  for (int k = 0; k < 3; k++) {
-    int kind = (first + k) % DJ__N_EVENTS;
-    if (!allowed(w, kind) || !CAST[kind](w)) continue;
-    double wait = -log(1 - (double)draw(w)) * 0.7 * EVERY / w->config.unruly;
+  if (w->config.staged.kind >= 0 && !w->cast.staged &&
+      (double)w->step * DJ__WORLD_DT < w->config.staged.after + STAGE_S)
+    return; /* the stage is kept free */
+  int kinds[DJ__N_EVENTS], n = in_order(w, kinds);
+  double waited = (double)(w->step - w->cast.next) * DJ__WORLD_DT;
+  int some = 1 + (int)(waited * w->config.unruly / PATIENCE);
+  for (int k = 0; k < n && k < some; k++) {
+    int before = w->n_event;
+    dj__event_kind kind = (dj__event_kind)kinds[k];
+    if (!CAST[kind](w) && (kind == DJ__EVENT_ONCOMING || kind == DJ__EVENT_RED_RUNNER))
+      (void)dj__event_bring(w, kind);
+    if (w->n_event == before) continue;
+    double wait = -log(1 - (double)dj__event_draw(w)) * WAIT / w->config.unruly;
     w->cast.next = w->step + 40 + (uint64_t)(wait / DJ__WORLD_DT);
     return;
   }
-}
-
-/* ---- staged: whoever is missing is put where the ego does not see it, and comes ---- */
-static void enter_now(dj__world *w, int i) {
-  w->traffic->mind[i].still = 0;
-  dj__traffic_hash(w->traffic);
-}
-
-/* Drives ahead on the lane beside, much slower, until the ego comes near. */
-static bool bring_beside(dj__world *w) {
-  int lane;
-  double s, v = w->ego.vx;
-  if (!way_ahead(w, UNSEEN, &lane, &s)) return false;
-  const dj__lane *l = &w->map->lane[lane];
-  int other = l->left >= 0 ? l->left : l->right;
-  if (other < 0 || !plain(w, other, s, 6, 60) || !is_unseen(w, other, s)) return false;
-  int i = put_vehicle(w, other, s, 0, DJ__CAR);
-  if (i < 0) return false;
-  w->agents.speed[i] = (float)(0.6 * v);
-  w->traffic->mind[i].v_factor = (float)fmax(0.6 * v / l->speed_limit, 0.3);
-  enter_now(w, i);
-  return true;
-}
-
-/* Drives ahead of the ego, slower, or comes towards it. */
-static bool bring_ahead(dj__world *w, bool oncoming) {
-  int lane;
-  double s;
-  if (!way_ahead(w, UNSEEN + (oncoming ? 50 : 5), &lane, &s) || !plain(w, lane, s, 6, 6))
-    return false;
-  if (oncoming) {
-    const dj__lane *l = &w->map->lane[lane];
-    if (l->opposite < 0 || w->map->lane[l->opposite].left >= 0) return false;
-    s = w->map->lane[l->opposite].length * (1 - s / l->length);
-    lane = l->opposite;
-  }
-  if (!is_unseen(w, lane, s)) return false;
-  double limit = w->map->lane[lane].speed_limit;
-  int lead; /* nobody between, and way enough to swing out and back */
-  if (oncoming && (leader_of_ego(w, &lead) < UNSEEN + 40 || w->ego.vx < 5 ||
-                   w->map->lane[lane].length - s < 30 + 5.5 * 0.8 * limit))
-    return false;
-  int i = put_vehicle(w, lane, s, 0, DJ__CAR);
-  if (i < 0) return false;
-  double v = oncoming ? 0.8 * limit : fmin(w->ego.vx, limit);
-  w->agents.speed[i] = (float)(oncoming ? v : 0.8 * v);
-  if (!oncoming) w->traffic->mind[i].v_factor = (float)fmax(0.8 * v / limit, 0.5);
-  enter_now(w, i);
-  return true;
-}
-
-/* Stands beside the road ahead. */
-static bool bring_person(dj__world *w) {
-  int lane;
-  double s, scale = w->traffic->toy ? 0.05 : 1;
-  if (!way_ahead(w, UNSEEN * scale, &lane, &s) || !plain(w, lane, s, 4, 4)) return false;
-  int i = dj__agent_spare(w->traffic);
-  if (i < 0 || w->traffic->toy || !is_unseen(w, lane, s)) return false;
-  double f;
-  const dj__lane_point *p = dj__lane_at(w->map, lane, s, &f);
-  dj__rng r = {w->config.seed, ((uint64_t)DJ__RNG_EVENT << 32) | w->step, 1};
-  dj__agent_dress(w->traffic, i, DJ__PEDESTRIAN, &r);
-  double out = -((double)p->right + 0.8);
-  dj__lane_xy(w->map, lane, s, out, &w->agents.x[i], &w->agents.y[i]);
-  w->agents.z[i] = (float)dj__map_height(w->map, w->agents.x[i], w->agents.y[i]);
-  w->agents.yaw[i] = p->yaw + 1.5708f; /* looks across the road */
-  w->traffic->mind[i].gait = DJ__GAIT_STAND;
-  w->traffic->mind[i].v_factor = 1.5f;
-  enter_now(w, i);
-  return true;
-}
-
-/* Comes to the ego's next lights from the side, to be there when the ego is, and does not stop. */
-static bool bring_runner(dj__world *w) {
-  const dj__map *m = w->map;
-  double dist, v = w->ego.vx;
-  int stop = next_light(w, &dist), own = -1;
-  if (stop < 0 || v < 5 || dist < stopping(w, v) + 10 || dist > 75) return false;
-  for (int k = w->route_at; k + 1 < w->route.n; k++)
-    if (w->route.lane[k] == m->stop[stop].lane) own = w->route.lane[k + 1];
-  if (own < 0) return false;
-  double time = dj__world_time(w);
-  if (dj__map_light(m, stop, time + dist / v) != DJ__LIGHT_GREEN) return false;
-  for (int n = m->lane[own].conflict0; n < m->lane[own].conflict0 + m->lane[own].n_conflict; n++) {
-    const dj__conflict *c = &m->conflict[n];
-    const dj__lane *cross = &m->lane[c->lane];
-    if (c->merge || w->traffic->net->parting[n] || cross->n_pred < 1) continue;
-    double fast = fmin(cross->speed_limit, 11), eta = (dist + 4 + c->from) / v;
-    double before = fast * eta - c->other_from; /* m before the crossing lane's start */
-    int lane = dj__pred(m, c->lane, 0), line = m->lane[lane].stop;
-    if (line < 0 || dj__map_light(m, line, time + eta) != DJ__LIGHT_RED) continue;
-    double s = m->lane[lane].length - before;
-    if (s < 3 && m->lane[lane].n_pred > 0) {
-      lane = dj__pred(m, lane, 0);
-      s += m->lane[lane].length;
-    }
-    if (s < 3 || s > m->lane[lane].length - 3 || !is_unseen(w, lane, s)) continue;
-    int i = put_vehicle(w, lane, s, 0, DJ__CAR);
-    if (i < 0) continue;
-    dj__mind *mind = &w->traffic->mind[i];
-    mind->n_path = 1; /* towards the crossing lane */
-    if (lane != dj__pred(m, c->lane, 0)) mind->path[mind->n_path++] = dj__pred(m, c->lane, 0);
-    mind->path[mind->n_path++] = c->lane;
-    dj__agent_extend(w->traffic, i);
-    w->agents.speed[i] = (float)fast;
-    mind->v_factor = (float)(fast / cross->speed_limit);
-    (void)begin(w, DJ__EVENT_RED_RUNNER, i, DJ__ROLE_RUN_RED);
-    return true;
-  }
-  return false;
-}
-
-/* The lights' clock is set once, while the ego is still far, so that they turn yellow when it can
- * just stop comfortably. */
-static bool time_light(dj__world *w, double farthest) {
-  double dist, v = fmax(w->ego.vx, 4);
-  int stop = next_light(w, &dist);
-  if (stop < 0 || dist > farthest) return false;
-  const dj__stop_line *l = &w->map->stop[stop];
-  double decide = 1.2 * v + v * v / (2 * 3.0), when = fmax((dist - decide) / v, 0.5);
-  double cycle = w->map->junction[l->junction].cycle;
-  w->config.start_time = l->green1 - when - (double)w->step * DJ__WORLD_DT;
-  while (w->config.start_time < 0 && cycle > 0) w->config.start_time += cycle;
-  w->traffic->time = dj__world_time(w);
-  return true;
-}
-
-static bool stage(dj__world *w, dj__event_kind kind) {
-  if (kind == DJ__EVENT_LIGHT_TURNS) return time_light(w, 100);
-  if (CAST[kind](w)) return true;
-  if (kind == DJ__EVENT_RED_RUNNER) return bring_runner(w);
-  if (w->cast.actors >= 4 || w->step < w->cast.next_actor) return false;
-  bool came = kind == DJ__EVENT_CUT_IN       ? bring_beside(w)
-              : kind == DJ__EVENT_HARD_BRAKE ? bring_ahead(w, false)
-              : kind == DJ__EVENT_ONCOMING   ? bring_ahead(w, true)
-              : kind == DJ__EVENT_JAYWALKER  ? bring_person(w)
-                                             : false;
-  if (came) w->cast.actors++;
-  w->cast.next_actor = w->step + (came ? 200 : 10);
-  return false;
-}
-
-static void staged(dj__world *w) {
-  int kind = w->config.staged.kind;
-  if (kind < 0 || w->cast.staged || w->n_event >= MAX_EVENTS) return;
-  if ((double)w->step * DJ__WORLD_DT < w->config.staged.after) return;
-  if (w->step % 2 == 0) w->cast.staged = stage(w, (dj__event_kind)kind);
 }
 
 void dj__events_step(dj__world *w) {
   int first = w->n_event > 64 ? w->n_event - 64 : 0;
   for (int n = first; n < w->n_event; n++)
     if (!w->event[n].end) go_on(w, n);
-  if (w->step % 20 == 0) tidy(w);
+  if (w->step % 10 == 0) tidy(w);
   if (w->config.unruly > 0 || w->config.staged.kind == DJ__EVENT_LIGHT_TURNS) watch_light(w);
-  staged(w);
+  dj__events_stage(w);
   due(w);
 }
 
 uint64_t dj__events_digest(const dj__world *w, uint64_t h) {
   double row[] = {(double)w->cast.next,  (double)w->cast.staged, (double)w->cast.drawn,
                   (double)w->cast.light, (double)w->cast.actors, (double)w->cast.next_actor,
-                  (double)w->n_event};
+                  (double)w->cast.actor, (double)w->cast.held,   (double)w->n_event};
   return dj__hash64(row, sizeof row, h);
 }
 
 void dj__events_prepare(dj__world *w) {
-  w->cast.light = -1;
+  w->cast.light = w->cast.actor = -1;
   w->cast.next = (uint64_t)(4 / DJ__WORLD_DT);
-}
-
-/* ---- may it happen on a route? ---- */
-static bool lane_fits(const dj__map *m, int lane, int kind) {
-  const dj__lane *l = &m->lane[lane];
-  if (kind == DJ__EVENT_LIGHT_TURNS || kind == DJ__EVENT_RED_RUNNER)
-    return l->stop >= 0 && m->stop[l->stop].control == DJ__CONTROL_LIGHTS;
-  if (l->junction >= 0 || l->n_conflict) return false;
-  switch (kind) {
-  case DJ__EVENT_CUT_IN:
-    return (l->left >= 0 || l->right >= 0) && l->length > 110;
-  case DJ__EVENT_ONCOMING:
-    return l->opposite >= 0 && m->lane[l->opposite].left < 0 && l->length > 140;
-  case DJ__EVENT_BLOCKED:
-  case DJ__EVENT_WRONG_PARKING:
-    return l->length > 80 && (l->left >= 0 || l->right >= 0 || l->opposite >= 0);
-  default:
-    return l->length > 20;
-  }
-}
-
-bool dj__event_fits(const dj__map *m, const dj__route *r, int kind) {
-  double along = -r->start;
-  for (int k = 0; k < r->n; k++) {
-    const dj__lane *l = &m->lane[r->lane[k]];
-    /* the part of the lane that lies 90 m or more ahead of the start */
-    if (along + l->length > 150 && lane_fits(m, r->lane[k], kind)) return true;
-    bool on = k + 1 == r->n;
-    for (int j = 0; j < l->n_succ && k + 1 < r->n; j++)
-      on |= dj__succ(m, r->lane[k], j) == r->lane[k + 1];
-    if (on) along += l->length;
-  }
-  return false;
+  dj__events_stage_prepare(w);
 }

@@ -205,7 +205,7 @@ static bool bring(dj__traffic *t, int i, dj__kind kind, dj__rng *r, bool hidden,
   return false;
 }
 
-static void park(dj__traffic *t, int i, dj__rng *r) {
+static void park(dj__traffic *t, int i, dj__rng *r, bool hidden) {
   const dj__net *n = t->net;
   dj__agents *a = &t->agents;
   uint64_t u = dj__rng_below(r, 20);
@@ -217,6 +217,7 @@ static void park(dj__traffic *t, int i, dj__rng *r) {
     double x, y;
     bool taken = false;
     dj__lane_xy(t->map, p->lane, (double)p->s, 0, &x, &y);
+    if (hidden && !out_of_sight(t, x, y)) continue;
     for (int j = 0; j < a->n && !taken; j++)
       taken = j != i && (a->flags[j] & DJ__AGENT_LIVE) && fabs(a->x[j] - x) < 6.2 &&
               fabs(a->y[j] - y) < 6.2 && hypot(a->x[j] - x, a->y[j] - y) < 6.2;
@@ -248,8 +249,13 @@ void dj__traffic_populate(dj__traffic *t, const dj__population *p) {
   }
   for (int k = 0; k < p->n_parked && t->net->n_park > 0; k++, i++) {
     dj__rng r = stream(t, i, DJ__RNG_SPAWN);
-    park(t, i, &r);
+    park(t, i, &r, false);
   }
+}
+
+void dj__agent_park(dj__traffic *t, int i) {
+  dj__rng r = stream(t, i, DJ__RNG_SPAWN);
+  park(t, i, &r, true);
 }
 
 static bool left_behind(const dj__traffic *t, int i) {

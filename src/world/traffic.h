@@ -195,7 +195,8 @@ void dj__agent_clear(dj__traffic *t, int i);              /* the slot is free */
 int dj__roadworks_slots(const dj__net *n, double per_km); /* that dj__roadworks may fill */
 int dj__agent_spare(const dj__traffic *t);                /* a free slot for events, or -1 */
 void dj__traffic_populate(dj__traffic *t, const dj__population *p); /* at the start */
-void dj__traffic_respawn(dj__traffic *t); /* moves those left behind, by a few attempts a step */
+void dj__agent_park(dj__traffic *t, int i); /* another parked car, out of sight, in the slot */
+void dj__traffic_respawn(dj__traffic *t);   /* moves those left behind, by a few attempts a step */
 bool dj__spot_free(const dj__traffic *t, int i, int lane, double s, double speed);
 void dj__roadworks(dj__traffic *t, double per_km, const int *avoid, int n_avoid);
 

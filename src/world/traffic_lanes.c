@@ -320,6 +320,10 @@ static void place(dj__traffic *t, int i) {
 
 void dj__lanes_decide(dj__traffic *t, int i) {
   dj__mind *m = &t->mind[i];
+  if (m->role == DJ__ROLE_CUT_IN && m->want_time < 0) { /* waits for nobody */
+    m->t_goal = m->t_rest;
+    return;
+  }
   place(t, i);
   if (m->want_time < 0) return;
   if (m->want) {

@@ -7,7 +7,7 @@
 #include "world/events.h"
 #include "world/traffic.h"
 
-enum { MAX_AGENTS = 20000, SPARE = 48, MAX_EVENTS = 4096 };
+enum { MAX_AGENTS = 20000, SPARE = 48 };
 
 const char *dj__kind_name(dj__kind k) {
   static const char *const names[DJ__N_KINDS] = {"car",        "van",     "lorry",      "bus",
@@ -232,7 +232,7 @@ dj_status dj__world_create(const dj__world_config *c, dj__world **out) {
   DJ_TRY_GOTO(s, take_route(w));
   DJ_TRY_GOTO(s, measure_route(w));
   w->config.route = &w->route;
-  w->event = calloc(MAX_EVENTS, sizeof *w->event);
+  w->event = calloc(DJ__MAX_EVENTS, sizeof *w->event);
   if (!w->event) DJ_TRY_GOTO(s, dj_error(DJ_E_NOMEM, "no memory for events"));
   w->agents = w->traffic->agents;
   w->traffic->radius = c->radius;
@@ -248,6 +248,7 @@ dj_status dj__world_create(const dj__world_config *c, dj__world **out) {
   dj__traffic_register(w->traffic);
   dj__roadworks(w->traffic, c->roadworks, w->route.lane, w->route.n < 2 ? w->route.n : 2);
   dj__traffic_populate(w->traffic, &p);
+  dj__events_clear(w);
   light_heads(w->traffic, is_dark(&c->weather));
   dj__traffic_hash(w->traffic);
   *out = w;
@@ -325,7 +326,7 @@ dj_status dj__world_clone(const dj__world *w, dj__world **copy) {
   DJ_TRY_GOTO(s, dj__traffic_clone(w->traffic, &c->traffic));
   DJ_TRY_GOTO(s, copy_route(&c->route, &w->route));
   DJ_TRY_GOTO(s, measure_route(c));
-  c->event = malloc(MAX_EVENTS * sizeof *c->event);
+  c->event = malloc(DJ__MAX_EVENTS * sizeof *c->event);
   if (!c->event) DJ_TRY_GOTO(s, dj_error(DJ_E_NOMEM, "no memory for events"));
   memcpy(c->event, w->event, (size_t)w->n_event * sizeof *c->event);
   c->agents = c->traffic->agents;

@@ -146,7 +146,7 @@ typedef struct dj__world_config {
   uint32_t events;  /* 1 << dj__event_kind: only these; 0: all */
   double roadworks; /* per km of road */
   dj__weather weather;
-  double start_time;           /* s into the lights' cycles; a staged LIGHT_TURNS sets it */
+  double start_time;           /* s into the lights' cycles; a staged LIGHT_TURNS moves it */
   struct {                     /* recovery cases: how the ego starts */
     double offset, yaw, speed; /* m left of the lane's middle, rad, m/s (< 0: the lane's usual) */
   } start;
@@ -177,6 +177,8 @@ typedef struct dj__world {
     int actors;       /* brought for the staged event */
     uint64_t next_actor;
     int light; /* stop line of the last light event, or -1 */
+    int actor; /* who keeps beside the ego until it may cut in, or -1 */
+    int held;  /* steps that the lights' clock has stood still */
   } cast;
   struct dj__traffic *traffic; /* what only traffic knows: temperaments, plans, hash */
 } dj__world;
