@@ -172,6 +172,74 @@ static void left_hand_traffic_is_driven_on_the_left(void **state) {
   dj__map_destroy(m);
 }
 
+/* ---- files in the dialect of CARLA and RoadRunner (tests/fuzz/corpus/xodr/dialect-*) ---- */
+static dj__map *fixture(const char *name) {
+  char *path = dj__strf("%s/tests/fuzz/corpus/xodr/%s", DOJO_SOURCE_DIR, name);
+  dj__map *m = NULL;
+  if (dj__map_read_xodr(path, &m)) fail_msg("%s", dj_error_message());
+  free(path);
+  return m;
+}
+
+static int lane_of(const dj__map *m, const char *road, int section, int id) {
+  for (int i = 0; i < m->n_lane; i++) {
+    const dj__road *r = &m->road[m->lane[i].road];
+    if (strcmp(r->id, road) == 0 && m->lane[i].section == r->section0 + section &&
+        m->lane[i].id == id)
+      return i;
+  }
+  fail_msg("road %s, section %d, lane %d is not there", road, section, id);
+  return -1;
+}
+
+static bool leads_to(const dj__map *m, int from, int to) {
+  bool found = false;
+  for (int k = 0; k < m->lane[from].n_succ; k++) found |= m->graph[m->lane[from].succ0 + k] == to;
+  return found;
+}
+
+/* Lane -2 narrows to nothing at the seam of two sections and goes on in lane -1, as lane -1 does.
+ */
+static void lanes_go_on_from_section_to_section(void **state) {
+  (void)state;
+  dj__map *m = fixture("dialect-sections.xodr");
+  int inner = lane_of(m, "0", 1, -1), ends = lane_of(m, "0", 1, -2), last = lane_of(m, "0", 2, -1);
+  assert_true(leads_to(m, lane_of(m, "0", 0, -1), inner));
+  assert_true(leads_to(m, lane_of(m, "0", 0, -2), ends));
+  assert_true(leads_to(m, inner, last) && leads_to(m, ends, last));
+  assert_true(leads_to(m, lane_of(m, "0", 2, 1), lane_of(m, "0", 1, 1)));
+  assert_true(leads_to(m, lane_of(m, "0", 1, -3), lane_of(m, "0", 2, -2)));
+  const dj__lane *l = &m->lane[last];
+  assert_true(fabs(m->point[l->point0].y - (5 - 1.75)) < 1e-6); /* moved by laneOffset */
+  assert_true(fabs(l->speed_limit - 25 * 0.44704) < 1e-9);
+  dj__map_destroy(m);
+}
+
+/* A junction's connections, lights that hold for one lane, a crosswalk given by its outline. */
+static void junctions_of_others_are_understood(void **state) {
+  (void)state;
+  dj__map *m = fixture("dialect-junction.xodr");
+  int west = lane_of(m, "1", 0, -1), straight = lane_of(m, "4", 0, -1),
+      right = lane_of(m, "6", 0, -1), left = lane_of(m, "7", 0, -1), south = lane_of(m, "3", 0, -1);
+  assert_true(leads_to(m, west, straight) && leads_to(m, west, right));
+  assert_true(leads_to(m, straight, lane_of(m, "2", 0, -1)));
+  assert_true(leads_to(m, lane_of(m, "2", 0, 1), left) && leads_to(m, left, south) &&
+              leads_to(m, right, south));
+  assert_int_equal(m->lane[right].turn, DJ__TURN_RIGHT);
+  assert_int_equal(m->lane[left].turn, DJ__TURN_LEFT);
+  bool merge = false;
+  for (int k = 0; k < m->lane[left].n_conflict; k++) {
+    const dj__conflict *c = &m->conflict[m->lane[left].conflict0 + k];
+    merge |= c->lane == right && c->merge;
+  }
+  assert_true(merge);
+  assert_true(m->lane[west].stop >= 0);
+  assert_int_equal(m->stop[m->lane[west].stop].control, DJ__CONTROL_LIGHTS);
+  assert_int_equal(m->n_crossing, 1);
+  assert_true(fabs(m->crossing[0].s - 84) < 1e-9 && m->crossing[0].lights);
+  dj__map_destroy(m);
+}
+
 /* ---- broken files ---- */
 static void refuse(const char *text, dj_status expected, const char *line, const char *what) {
   dj__map *m = NULL;
@@ -236,6 +304,8 @@ int main(void) {
                                      cmocka_unit_test(lanes_of_others_are_understood),
                                      cmocka_unit_test(clothoids_end_where_they_should),
                                      cmocka_unit_test(left_hand_traffic_is_driven_on_the_left),
+                                     cmocka_unit_test(lanes_go_on_from_section_to_section),
+                                     cmocka_unit_test(junctions_of_others_are_understood),
                                      cmocka_unit_test(broken_files_are_named),
                                      cmocka_unit_test(missing_files_are_said_to_be)};
   return cmocka_run_group_tests(tests, NULL, NULL);
