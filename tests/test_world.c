@@ -362,6 +362,58 @@ static void staged_events_happen(void **state) {
   }
 }
 
+/* Every kind begins in most runs of routes that have what it needs. */
+static void staged_events_begin(void **state) {
+  (void)state;
+  static const int kinds[] = {DJ__EVENT_CUT_IN, DJ__EVENT_ONCOMING, DJ__EVENT_LIGHT_TURNS,
+                              DJ__EVENT_JAYWALKER, DJ__EVENT_BLOCKED};
+  for (int k = 0; k < 5; k++) {
+    int runs = 0, begun = 0;
+    for (uint64_t seed = 1; seed < 200 && runs < (SLOW > 1 ? 4 : 10); seed++) {
+      const dj__map *m = seed & 1 ? grid : organic;
+      dj__route route;
+      if (dj__map_random_route(m, seed, 500, &route)) continue;
+      if (dj__event_fits(m, &route, kinds[k])) {
+        dj__world_config c = dj__world_config_default(m, seed);
+        c.route = &route;
+        c.unruly = 0;
+        c.n_vehicle = 15;
+        c.staged.kind = kinds[k];
+        c.staged.after = 2;
+        dj__world *w = make(&c);
+        for (int i = 0; i < 1200 && w->n_event == 0; i++) {
+          dj__command u = follow_route(w);
+          dj__world_step(w, &u);
+        }
+        runs++;
+        begun += w->n_event > 0 && (int)w->event[0].kind == kinds[k];
+        dj__world_destroy(w);
+      }
+      free(route.lane);
+    }
+    if (2 * begun <= runs)
+      fail_msg("%s began in %d of %d runs", dj__event_name((dj__event_kind)kinds[k]), begun, runs);
+  }
+}
+
+static void events_of_several_kinds(void **state) {
+  (void)state;
+  bool seen_kind[DJ__N_EVENTS] = {false};
+  int kinds = 0;
+  for (uint64_t seed = 1; seed <= 4; seed++) {
+    dj__world_config c = dj__world_config_default(seed & 1 ? grid : organic, seed);
+    dj__world *w = make(&c);
+    for (int i = 0; i < 2400; i++) {
+      dj__command u = follow_route(w);
+      dj__world_step(w, &u);
+    }
+    for (int e = 0; e < w->n_event; e++) seen_kind[w->event[e].kind] = true;
+    dj__world_destroy(w);
+  }
+  for (int k = 0; k < DJ__N_EVENTS; k++) kinds += seen_kind[k];
+  if (kinds < 4) fail_msg("events of %d kinds only", kinds);
+}
+
 /* ---- the ego among them ---- */
 static void ego_and_questions(void **state) {
   (void)state;
@@ -451,6 +503,8 @@ int main(void) {
       cmocka_unit_test(population_follows_the_ego),
       cmocka_unit_test(events_are_labelled),
       cmocka_unit_test(staged_events_happen),
+      cmocka_unit_test(staged_events_begin),
+      cmocka_unit_test(events_of_several_kinds),
       cmocka_unit_test(ego_and_questions),
       cmocka_unit_test(traffic_waits_for_the_ego),
       cmocka_unit_test(roadworks_close_lanes),

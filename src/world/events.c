@@ -95,6 +95,18 @@ bool dj__is_free_rider(const dj__world *w, int i) {
 }
 
 /* ---- casting ---- */
+/* m of plain road ahead of i on its path. */
+static double plain_ahead(const dj__world *w, int i) {
+  const dj__mind *m = &w->traffic->mind[i];
+  double left = -(double)w->agents.s[i];
+  for (int k = 0; k < m->n_path && left < 150; k++) {
+    const dj__lane *l = &w->map->lane[m->path[k]];
+    if (l->junction >= 0 || l->n_conflict || (l->left < 0 && l->right < 0)) break;
+    left += l->length;
+  }
+  return left;
+}
+
 /* Someone beside the ego, or a little ahead on the lane beside, changes in front of it. */
 static bool cast_beside(dj__world *w) {
   const dj__agents *a = &w->agents;
@@ -115,7 +127,7 @@ static bool cast_beside(dj__world *w) {
       double gap = (double)x->rear * share - (double)a->s[0] - half;
       double slower = fmax(v - (double)x->speed, 0);
       double least = fmax(3, 0.35 * v) + slower * REACTION + slower * slower / (2 * 4);
-      double left = w->map->lane[other].length - (double)x->s;
+      double left = plain_ahead(w, x->agent);
       if (gap < least || gap > least + 18 + 0.5 * v || slower > 6) continue;
       if (left < 12 + 3.5 * (double)x->speed || x->speed < 2) continue;
       if (room < gap + (double)a->length[x->agent] + 8) continue;

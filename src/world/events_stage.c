@@ -42,14 +42,14 @@ static void accompany(dj__world *w) {
   if (i < 0) return;
   const dj__agents *a = &w->agents;
   dj__mind *m = &w->traffic->mind[i];
-  if (!dj__is_free_rider(w, i) || w->cast.staged) {
+  double dx = a->x[i] - a->x[0], dy = a->y[i] - a->y[0], v = w->ego.vx;
+  double gap =
+      dx * cos(w->ego.yaw) + dy * sin(w->ego.yaw) - 0.5 * (double)(a->length[0] + a->length[i]);
+  if (!dj__is_free_rider(w, i) || w->cast.staged || gap < -20) { /* done, or left behind */
     w->cast.actor = -1;
     m->v_factor = fmaxf(m->v_factor, 0.85f);
     return;
   }
-  double dx = a->x[i] - a->x[0], dy = a->y[i] - a->y[0], v = w->ego.vx;
-  double gap =
-      dx * cos(w->ego.yaw) + dy * sin(w->ego.yaw) - 0.5 * (double)(a->length[0] + a->length[i]);
   double least = fmax(3, 0.35 * v), want = v + 0.25 * (least + 8 - gap);
   want = fmin(fmax(want, v - fmin(5, 0.45 * v)), v + 4);
   m->calm = 1; /* stays in its lane */
