@@ -398,6 +398,33 @@ static void bends_fit_the_limits(void **state) {
   each_town(check_bends);
 }
 
+/* A lane that only turns left at lights, and begins where another one parts. */
+static bool is_pocket(const dj__map *m, const dj__lane *l) {
+  if (l->stop < 0 || m->stop[l->stop].control != DJ__CONTROL_LIGHTS) return false;
+  for (int k = 0; k < l->n_succ; k++)
+    if (m->lane[m->graph[l->succ0 + k]].turn != DJ__TURN_LEFT) return false;
+  for (int i = 0; l->n_pred == 1 && i < 3; i++) { /* back to where the pocket begins */
+    l = &m->lane[m->graph[l->pred0]];
+    if (l->n_succ > 1 && l->junction < 0) return true;
+  }
+  return false;
+}
+
+static void towns_have_pockets_and_zebras(void **state) {
+  (void)state;
+  int pockets = 0, zebras = 0;
+  for (int i = 0; i < N_STYLES; i++)
+    for (int k = 0; k < N_SEEDS; k++) {
+      const dj__map *m = made[i][k];
+      for (int l = 0; l < m->n_lane; l++)
+        pockets += m->lane[l].type == DJ__LANE_DRIVING && is_pocket(m, &m->lane[l]);
+      for (int c = 0; c < m->n_crossing; c++)
+        zebras += m->crossing[c].junction < 0 && !m->crossing[c].lights;
+    }
+  assert_true(pockets > 0);
+  assert_true(zebras > 0);
+}
+
 static void bad_configurations_are_refused(void **state) {
   (void)state;
   dj__map *m;
@@ -423,6 +450,7 @@ int main(void) {
                                      cmocka_unit_test(hills_can_be_climbed),
                                      cmocka_unit_test(roads_do_not_overlap),
                                      cmocka_unit_test(bends_fit_the_limits),
+                                     cmocka_unit_test(towns_have_pockets_and_zebras),
                                      cmocka_unit_test(bad_configurations_are_refused)};
   return cmocka_run_group_tests(tests, make_towns, drop_towns);
 }

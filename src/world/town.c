@@ -121,7 +121,7 @@ static double edge_angle(const dj__town *t, const dj__edge *e, int end) {
   return atan2(o[1] - n->y, o[0] - n->x);
 }
 
-int dj__town_arms(dj__town *t, int node, int edge[TOWN_ARMS], bool at_end[TOWN_ARMS],
+int dj__town_arms(const dj__town *t, int node, int edge[TOWN_ARMS], bool at_end[TOWN_ARMS],
                   double angle[TOWN_ARMS]) {
   int n = 0;
   for (int i = 0; i < t->n_edge; i++)
@@ -276,7 +276,7 @@ static double edge_length(const dj__town *t, const dj__edge *e) {
 
 /* How far from a node its streets begin, so that corners have room for a kerb of radius r: where
  * the edges of neighbours meet, and the tangent of the fillet from there. */
-static void set_cuts(dj__town *t, int node) {
+void dj__town_cuts(dj__town *t, int node) {
   int edge[TOWN_ARMS];
   bool at_end[TOWN_ARMS];
   double angle[TOWN_ARMS], cut[TOWN_ARMS] = {0};
@@ -335,7 +335,7 @@ static void drop_via(dj__edge *e, int end) {
 static bool drop_short(dj__town *t) {
   for (int i = 0; i < t->n_node; i++) {
     if (t->node[i].kind == NODE_ROUNDABOUT) size_ring(t, i);
-    set_cuts(t, i);
+    dj__town_cuts(t, i);
   }
   for (int i = 0; i < t->n_edge; i++) {
     const dj__edge *e = &t->edge[i];
@@ -538,6 +538,8 @@ static void set_heights(dj__town *t) {
 static void build(dj__town *t) {
   for (int i = 0; i < t->n_edge; i++)
     if (!t->edge[i].gone) dj__town_road(t, i);
+  for (int i = 0; i < t->n_edge && !t->b.failed; i++)
+    if (!t->edge[i].gone) dj__town_zebra(t, i);
   for (int i = 0; i < t->n_node && !t->b.failed; i++) {
     if (dj__town_degree(t, i) == 0 || t->node[i].kind == NODE_PORT) continue;
     if (t->node[i].kind == NODE_ROUNDABOUT)
@@ -639,6 +641,7 @@ dj_status dj__map_generate(const dj__town_config *c, dj__map **m) {
     } else {
       lay_out(&t, style, c->size);
       tidy(&t);
+      dj__town_pockets(&t);
       set_heights(&t);
       if (whole(&t)) build(&t);
     }

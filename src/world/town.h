@@ -43,6 +43,7 @@ typedef struct dj__edge { /* a street from a to b */
   double via[TOWN_VIA][2];
   int n_via;
   bool gone, keep; /* keep: not taken away to thin out the network */
+  bool pocket;     /* an approach to b with a lane for turning left */
   double cut[2];   /* m from the nodes at which the road begins and ends */
   double angle[2]; /* in which it leaves a and b */
   int road;
@@ -98,6 +99,9 @@ double dj__town_ground(const dj__town *t, double x, double y); /* height of hill
 double dj__street_half(const dj__street *s, int side);
 dj__street dj__street_of(dj__town *t, int rank, dj__zone zone);
 
+void dj__town_cuts(dj__town *t, int node); /* where its streets' roads begin */
+void dj__town_pockets(dj__town *t);        /* town_pocket.c; after the graph is tidy */
+
 /* ---- roads (town_road.c) ---- */
 void dj__town_road(dj__town *t, int edge);
 /* A lane that is being put into the last section: width a to c over `length` m (smooth, flat at
@@ -126,12 +130,13 @@ void dj__town_roundabout(dj__town *t, int node);
 void dj__town_connect(dj__town *t, int junction, dj__arm *arm, int n, bool ring);
 void dj__town_port_junction(dj__town *t, const dj__port *p);
 void dj__town_control(dj__town *t, int junction, dj__arm *arm, int n);
+void dj__town_zebra(dj__town *t, int edge); /* some streets have one half way */
 dj__signal *dj__push_signal(dj__build *b, const dj__arm *a, dj__signal_kind kind, double before,
                             double z);
 /* Fills an arm from its road. */
 void dj__arm_of(dj__town *t, int road, bool at_end, int edge, dj__arm *a);
 /* Arms of a node counter-clockwise; their number. */
-int dj__town_arms(dj__town *t, int node, int edge[TOWN_ARMS], bool at_end[TOWN_ARMS],
+int dj__town_arms(const dj__town *t, int node, int edge[TOWN_ARMS], bool at_end[TOWN_ARMS],
                   double angle[TOWN_ARMS]);
 
 #endif

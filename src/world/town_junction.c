@@ -126,9 +126,9 @@ static dj__link link_to(const dj__arm *a) {
   return (dj__link){DJ__LINK_ROAD, a->road, !a->at_end};
 }
 
-/* edge: marks at the left and right edge of the driving lane. */
+/* edge: marks at the left and right edge of the driving lane; yellow: the left one is. */
 static void connect(dj__town *t, int junction, const dj__arm *a, int from, const dj__arm *c, int to,
-                    bool corner, bool arc, const dj__mark_type edge[2]) {
+                    bool corner, bool arc, const dj__mark_type edge[2], bool yellow) {
   dj__build *b = &t->b;
   dj__map *m = b->m;
   if (b->failed) return;
@@ -153,7 +153,7 @@ static void connect(dj__town *t, int junction, const dj__arm *a, int from, const
   *DJ__PUSH(b, offset) = (dj__poly3){
       .a = 0.5 * w0, .c = 3 * d / (length * length), .d = -2 * d / (length * length * length)};
   dj__push_section(b, 0);
-  dj__push_lane(b, 0, DJ__LANE_NONE, 0, 0, 1, edge[0], false);
+  dj__push_lane(b, 0, DJ__LANE_NONE, 0, 0, 1, edge[0], yellow);
   extra e[3];
   int n = find_extras(m, a, from, c, to, corner, e);
   bool kerb = n > 0 && e[n - 1].type == DJ__LANE_SIDEWALK;
@@ -273,7 +273,7 @@ void dj__town_connect(dj__town *t, int junction, dj__arm *arm, int n, bool ring)
     bool through = ring && arm[v->arm].edge < 0 && arm[v->to].edge < 0;
     bool corner = v->lane == 0 && v->to_lane == 0 && v->to == (v->arm + 1) % n;
     connect(t, junction, &arm[v->arm], arm[v->arm].in[v->lane], &arm[v->to],
-            arm[v->to].out[v->to_lane], corner, through, unmarked);
+            arm[v->to].out[v->to_lane], corner, through, unmarked, false);
   }
 }
 
@@ -324,11 +324,15 @@ void dj__town_port_junction(dj__town *t, const dj__port *p) {
     const dj__arm *a = &arm[v[0]], *c = &arm[v[2]];
     bool outer = v[1] == 0 && v[3] == 0, same = a->n_in - v[1] == c->n_out - v[3];
     bool inner = v[1] == a->n_in - 1 && v[3] == c->n_out - 1;
-    dj__mark_type edge[2] = {inner  ? DJ__MARK_SOLID
+    const dj__street *s = &t->edge[p->arm[v[0]].edge].street; /* the line between directions */
+    bool middle = inner && s->median == 0 && s->lanes[0] && s->lanes[1];
+    dj__mark_type line =
+        middle && s->lanes[0] + s->lanes[1] > 2 ? DJ__MARK_SOLID_SOLID : DJ__MARK_SOLID;
+    dj__mark_type edge[2] = {inner  ? line
                              : same ? DJ__MARK_BROKEN
                                     : DJ__MARK_NONE,
                              outer ? DJ__MARK_SOLID : DJ__MARK_NONE};
-    connect(t, j, a, a->in[v[1]], c, c->out[v[3]], outer, false, edge);
+    connect(t, j, a, a->in[v[1]], c, c->out[v[3]], outer, false, edge, middle && t->yellow);
   }
 }
 

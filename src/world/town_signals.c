@@ -138,16 +138,18 @@ static void signs(dj__town *t, dj__arm *arm, int n, bool stop) {
 
 void dj__town_control(dj__town *t, int junction, dj__arm *arm, int n) {
   int high = 0, low = 9, lanes = 0, walk = 0;
+  bool pocket = false;
   for (int i = 0; i < n; i++) {
     high = arm[i].rank > high ? arm[i].rank : high;
     low = arm[i].rank < low ? arm[i].rank : low;
     lanes += arm[i].n_in;
     walk += arm[i].sidewalk > 0;
+    pocket |= arm[i].edge >= 0 && t->edge[arm[i].edge].pocket;
   }
   if (n < 3) return;
   bool big = (high >= 2 && low >= 1) || lanes >= 6;
-  bool lit = walk == n && (big ? dj__town_chance(t, t->lights)
-                               : high >= 1 && dj__town_chance(t, 0.25 * t->lights));
+  bool lit = pocket || (walk == n && (big ? dj__town_chance(t, t->lights)
+                                          : high >= 1 && dj__town_chance(t, 0.25 * t->lights)));
   if (lit) {
     lights(t, junction, arm, n);
   } else if (high > low || high >= 1) {
@@ -158,4 +160,37 @@ void dj__town_control(dj__town *t, int junction, dj__arm *arm, int n) {
   for (int i = 0; i < n; i++)
     if (arm[i].sidewalk > 0 && (lit || dj__town_chance(t, arm[i].rank > 0 ? 0.45 : 0.2)))
       push_crossing(t, &arm[i]);
+}
+
+/* Between two junctions, on streets of one lane each way without parked cars at the kerb. */
+void dj__town_zebra(dj__town *t, int edge) {
+  dj__build *b = &t->b;
+  const dj__edge *e = &t->edge[edge];
+  const dj__street *s = &e->street;
+  double length = b->m->road[e->road].length;
+  if (s->sidewalk <= 0 || s->parking > 0 || s->lanes[0] != 1 || s->lanes[1] != 1 || length < 90 ||
+      s->speed > 51 * KMH || !dj__town_chance(t, 0.35))
+    return;
+  double at = length * dj__town_uniform(t, 0.42, 0.58);
+  dj__crossing *c = DJ__PUSH(b, crossing);
+  *c = (dj__crossing){.road = e->road,
+                      .s = at,
+                      .t0 = -dj__street_half(s, 0),
+                      .t1 = dj__street_half(s, 1),
+                      .width = CROSSING_WIDTH,
+                      .junction = -1};
+  for (int side = 0; side < 2; side++) { /* a sign for either direction, before it */
+    double beside = dj__street_half(s, side) + 0.7, before = 0.5 * CROSSING_WIDTH + 0.6;
+    int index = b->m->n_signal;
+    dj__signal *g = DJ__PUSH(b, signal);
+    *g = (dj__signal){.kind = DJ__SIGNAL_CROSSING,
+                      .road = e->road,
+                      .s = side ? at + before : at - before,
+                      .t = side ? beside : -beside,
+                      .z_offset = 2.1,
+                      .forward = side == 0,
+                      .controller = -1,
+                      .stop = -1};
+    (void)snprintf(g->id, sizeof g->id, "%d", index);
+  }
 }
