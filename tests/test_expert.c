@@ -98,7 +98,7 @@ static void red_lights(void **state) {
   (void)state;
   int stood = 0;
   for (int k = 0; k < 3; k++) {
-    dj__case c = make_case(DJ__TOWN_GRID, 91 + (uint64_t)k, "car", 200);
+    dj__case c = make_case(DJ__TOWN_GRID, 93 + (uint64_t)k, "car", 200);
     c.kind = DJ__CASE_RED_LIGHT;
     dj__history h;
     dj__drive_score s = drive(&c, &h);

@@ -50,7 +50,7 @@ typedef struct dj__edge { /* a street from a to b */
 } dj__edge;
 
 /* A junction whose streets' ends lie where they lie, and whose moves are given. */
-enum { PORT_ARMS = 3, PORT_MOVES = 12 };
+enum { PORT_ARMS = 4, PORT_MOVES = 12 };
 typedef struct dj__port_arm {
   int edge;
   bool at_end;

@@ -146,17 +146,20 @@ static void through(dj__port *p, int from, int from0, int to, int to0, int n) {
   for (int i = 0; i < n; i++) dj__port_move(p, from, from0 + i, to, to0 + i);
 }
 
-/* Exit and entry on the right side of a straight stretch of 660 m around the frame's origin, both
- * to `junction`, which lies beside it. before and after are the motorway's edges that lead up to
- * its ends (their other ends are set by the caller): they are given the stretch's first and last
- * node. */
+/* Exit and entry on one or both sides of a straight stretch of 660 m around the frame's origin, to
+ * junctions that lie beside it. Its first and last nodes and edges: the motorway goes on there. */
 typedef struct interchange {
   int first, last;      /* nodes at its ends */
   int edge0, edge_last; /* its first and last edge */
+  int lanes[2];         /* of these edges, along the frame and against it */
 } interchange;
 
-static interchange exit_and_entry(dj__town *t, const frame *f, int junction) {
-  dj__street three = motorway_street(3, 2), two = motorway_street(2, 2);
+typedef struct ramps {
+  int leave, join; /* edges, or -1 */
+} ramps;
+
+/* The ramps of one side (0: right of the frame) from and to a junction beside the motorway. */
+static ramps push_ramps(dj__town *t, const frame *f, int side, int junction) {
   dj__street ramp = {.lanes = {1, 0},
                      .lane = 3.8,
                      .shoulder = 1.2,
@@ -164,64 +167,92 @@ static interchange exit_and_entry(dj__town *t, const frame *f, int junction) {
                      .speed = 60 * KMH,
                      .radius = 60,
                      .rank = 1};
+  double dir = side ? -1 : 1; /* seen along the traffic of this side */
+  frame g = {f->x, f->y, dir * f->ux, dir * f->uy};
+  double beside = 0.5 * MEDIAN + 2 * MOTORWAY_LANE; /* a ramp's line is its lane's left edge */
+  int out = port_node(t, &g, -200, beside), in = port_node(t, &g, 200, beside);
+  if (t->failed) return (ramps){-1, -1};
+  double jx = t->node[junction].x, jy = t->node[junction].y;
+  double away = (jx - g.x) * g.uy - (jy - g.y) * g.ux; /* m to the right */
+  ramps r = {.leave = dj__town_edge(t, out, junction, &ramp)};
+  r.join = dj__town_edge(t, junction, in, &ramp);
+  const double bend[2][2] = {{-152, beside}, {-70, away}}; /* s, m to the right */
+  for (int i = 0; i < 2 && !t->failed; i++) {
+    double s = bend[i][0], b = bend[i][1];
+    dj__town_via(t, r.leave, g.x + s * g.ux + b * g.uy, g.y + s * g.uy - b * g.ux);
+    s = -bend[1 - i][0];
+    b = bend[1 - i][1];
+    dj__town_via(t, r.join, g.x + s * g.ux + b * g.uy, g.y + s * g.uy - b * g.ux);
+  }
+  if (!t->failed) t->edge[r.leave].keep = t->edge[r.join].keep = true;
+  return r;
+}
+
+/* At one end of the stretch's middle part (its wide edge and the middle one meet here): on each
+ * side that has ramps the third lane leaves or comes. */
+static void part_lanes(dj__town *t, dj__port_arm wide, dj__port_arm middle, bool start,
+                       const ramps r[2]) {
+  dj__port *p = dj__town_port(t, 2);
+  p->arm[0] = wide;
+  p->arm[1] = middle;
+  for (int side = 0; side < 2; side++) {
+    bool exits = (side == 0) == start; /* here this side's third lane leaves */
+    int ramp = exits ? r[side].leave : r[side].join, third = ramp >= 0;
+    if (third) {
+      p->arm[p->n_arm] = arm(ramp, !exits);
+      if (exits)
+        dj__port_move(p, 0, 0, p->n_arm, 0);
+      else
+        dj__port_move(p, p->n_arm, 0, 0, 0);
+      p->n_arm++;
+    }
+    if (exits)
+      through(p, 0, third, 1, 0, 2);
+    else
+      through(p, 1, 0, 0, third, 2);
+  }
+}
+
+/* junction[side]: where the ramps of the right (0) and left side lead, or -1. */
+static interchange exit_and_entry(dj__town *t, const frame *f, const int junction[2]) {
+  interchange o = {.lanes = {2 + (junction[0] >= 0), 2 + (junction[1] >= 0)}};
+  dj__street wide = motorway_street(o.lanes[0], o.lanes[1]), two = motorway_street(2, 2);
   int n[6] = {port_node(t, f, -330, 0), port_node(t, f, -214, 0), port_node(t, f, -200, 0),
               port_node(t, f, 200, 0),  port_node(t, f, 214, 0),  port_node(t, f, 330, 0)};
-  int e[3] = {dj__town_edge(t, n[0], n[1], &three), dj__town_edge(t, n[2], n[3], &two),
-              dj__town_edge(t, n[4], n[5], &three)};
-  double beside = 0.5 * MEDIAN + 2 * MOTORWAY_LANE; /* a ramp's line is its lane's left edge */
-  int out = port_node(t, f, -200, beside), in = port_node(t, f, 200, beside);
-  interchange o = {.first = n[0], .last = n[5], .edge0 = e[0], .edge_last = e[2]};
+  int e[3] = {dj__town_edge(t, n[0], n[1], &wide), dj__town_edge(t, n[2], n[3], &two),
+              dj__town_edge(t, n[4], n[5], &wide)};
+  o.first = n[0];
+  o.last = n[5];
+  o.edge0 = e[0];
+  o.edge_last = e[2];
+  ramps r[2] = {{-1, -1}, {-1, -1}};
+  for (int side = 0; side < 2; side++)
+    if (junction[side] >= 0) r[side] = push_ramps(t, f, side, junction[side]);
   if (t->failed) return o;
-  double jx = t->node[junction].x, jy = t->node[junction].y;
-  double away = (jx - f->x) * f->uy - (jy - f->y) * f->ux; /* m to the right */
-  int leave = dj__town_edge(t, out, junction, &ramp), join = dj__town_edge(t, junction, in, &ramp);
-  const double bend[2][2] = {{-152, beside}, {-70, away}}; /* s, m to the right */
-  for (int i = 0; i < 2; i++) {
-    double s = bend[i][0], r = bend[i][1];
-    dj__town_via(t, leave, f->x + s * f->ux + r * f->uy, f->y + s * f->uy - r * f->ux);
-    s = -bend[1 - i][0];
-    r = bend[1 - i][1];
-    dj__town_via(t, join, f->x + s * f->ux + r * f->uy, f->y + s * f->uy - r * f->ux);
-  }
   for (int i = 0; i < 3; i++) t->edge[e[i]].keep = true;
-  t->edge[leave].keep = t->edge[join].keep = true;
-  dj__port *p = dj__town_port(t, 3); /* the third lane leaves */
-  p->arm[0] = arm(e[0], true);
-  p->arm[1] = arm(leave, false);
-  p->arm[2] = arm(e[1], false);
-  dj__port_move(p, 0, 0, 1, 0);
-  through(p, 0, 1, 2, 0, 2);
-  through(p, 2, 0, 0, 0, 2);
-  p = dj__town_port(t, 3); /* a third lane comes */
-  p->arm[0] = arm(e[1], true);
-  p->arm[1] = arm(join, true);
-  p->arm[2] = arm(e[2], false);
-  dj__port_move(p, 1, 0, 2, 0);
-  through(p, 0, 0, 2, 1, 2);
-  through(p, 2, 0, 0, 0, 2);
+  part_lanes(t, arm(e[0], true), arm(e[1], false), true, r);
+  part_lanes(t, arm(e[2], false), arm(e[1], true), false, r);
   return o;
 }
 
-/* From two lanes to three (a lane begins) or from three to two (it ends), between two edges. */
-static void widen(dj__town *t, dj__port_arm narrow, dj__port_arm wide, bool begins) {
+/* Where the motorway's two lanes each way meet a stretch with a third one on one side or both: it
+ * begins for who drives into the stretch, and ends for who comes out of it. lanes: of the stretch,
+ * in and out. */
+static void widen(dj__town *t, dj__port_arm narrow, dj__port_arm wide, const int lanes[2]) {
   dj__port *p = dj__town_port(t, 2);
   p->arm[0] = narrow;
   p->arm[1] = wide;
-  int from = begins ? 0 : 1, to = 1 - from;
-  if (begins) {
-    dj__port_move(p, from, 0, to, 0);
-    through(p, from, 0, to, 1, 2);
-  } else {
-    through(p, from, 1, to, 0, 2);
-    dj__port_move(p, from, 0, to, 0);
-  }
-  through(p, to, 0, from, 0, 2);
+  int in = lanes[0] - 2, out = lanes[1] - 2;
+  if (in) dj__port_move(p, 0, 0, 1, 0);
+  through(p, 0, 0, 1, in, 2);
+  through(p, 1, out, 0, 0, 2);
+  if (out) dj__port_move(p, 1, 0, 0, 0);
 }
 
 /* From a roundabout to the motorway's first (or last) node: a road of one lane each way, a port in
  * which lanes begin and end, and a motorway that bends gently. `heading` along the motorway. */
-static void motorway_end(dj__town *t, int roundabout, const frame *f, double s_end, int last_node,
-                         dj__port_arm last) {
+static void motorway_end(dj__town *t, int roundabout, const frame *f, double s_end,
+                         dj__port_arm last, const int lanes[2]) {
   dj__street road = dj__street_of(t, 2, DJ__ZONE_RURAL), two = motorway_street(2, 2);
   double side = s_end < 0 ? -1 : 1;
   const dj__node *r = &t->node[roundabout];
@@ -229,7 +260,6 @@ static void motorway_end(dj__town *t, int roundabout, const frame *f, double s_e
          rr = (r->x - f->x) * f->uy - (r->y - f->y) * f->ux;
   int a = port_node(t, f, rs - side * 90, rr), b = port_node(t, f, rs - side * 140, rr);
   int c = port_node(t, f, s_end + side * 70, 0);
-  (void)last_node;
   if (t->failed) return;
   int link = dj__town_edge(t, roundabout, a, &road);
   int way_on = side < 0 ? dj__town_edge(t, b, c, &two) : dj__town_edge(t, c, b, &two);
@@ -248,16 +278,18 @@ static void motorway_end(dj__town *t, int roundabout, const frame *f, double s_e
   dj__port_move(p, 0, 0, 1, 1);
   dj__port_move(p, 1, 1, 0, 0);
   dj__port_move(p, 1, 0, 0, 0);
-  widen(t, arm(way_on, side < 0), last, side < 0);
+  widen(t, arm(way_on, side < 0), last, lanes);
 }
 
-/* A motorway along the frame from roundabout w to roundabout e, with an exit and an entry to
- * `junction` on its right side. */
-static void motorway(dj__town *t, const frame *f, int w, int e, int junction) {
+/* A motorway along the frame from roundabout w to roundabout e, with exits and entries to the
+ * junctions on its right and left side (-1: none). */
+static void motorway(dj__town *t, const frame *f, int w, int e, int right, int left) {
+  const int junction[2] = {right, left};
   interchange x = exit_and_entry(t, f, junction);
   if (t->failed) return;
-  motorway_end(t, w, f, -330, x.first, arm(x.edge0, false));
-  motorway_end(t, e, f, 330, x.last, arm(x.edge_last, true));
+  const int back[2] = {x.lanes[1], x.lanes[0]};
+  motorway_end(t, w, f, -330, arm(x.edge0, false), x.lanes);
+  motorway_end(t, e, f, 330, arm(x.edge_last, true), back);
 }
 
 static int end_roundabout(dj__town *t, double x, double y) {
@@ -274,19 +306,22 @@ void dj__town_motorway(dj__town *t, double size) {
   int w = end_roundabout(t, -half, north + dj__town_uniform(t, -60, 10)),
       e = end_roundabout(t, half, north + dj__town_uniform(t, -60, 10));
   int link = dj__town_node(t, f.x, north - 108);
-  motorway(t, &f, w, e, link);
+  bool both = dj__town_chance(t, 0.6); /* sides of the motorway have ramps */
+  int beyond = both ? dj__town_node(t, f.x, north + 108) : -1;
+  motorway(t, &f, w, e, link, beyond);
   dj__street main = dj__street_of(t, 2, DJ__ZONE_RURAL),
              minor = dj__street_of(t, 1, DJ__ZONE_RURAL);
   int spoke = wind(t, way_at(link, -M_PI_2), v.port[1], &main, 6);
   int west = wind(t, way_at(w, -M_PI_2), v.port[2], &main, dj__town_uniform(t, 10, 30));
   int east = wind(t, way_at(e, -M_PI_2), v.port[0], &main, dj__town_uniform(t, 10, 30));
-  int over =
-      dj__town_node(t, dj__town_uniform(t, -120, 120), north + dj__town_uniform(t, 230, 330));
+  double far = dj__town_uniform(t, 230, 330);
+  int over = dj__town_node(t, dj__town_uniform(t, -120, 120), north + (both ? far + 110 : far));
   int a = wind(t, way_at(w, M_PI_2), way_at(over, M_PI), &minor, dj__town_uniform(t, 15, 40));
   int b = wind(t, way_at(over, 0), way_at(e, M_PI_2), &minor, dj__town_uniform(t, 15, 40));
   if (t->failed) return;
-  int all[] = {spoke, west, east, a, b};
-  for (int i = 0; i < 5; i++) t->edge[all[i]].keep = true;
+  int all[] = {spoke, west, east, a, b, a};
+  if (both) all[5] = wind(t, way_at(beyond, M_PI_2), way_at(over, -M_PI_2), &minor, 6);
+  for (int i = 0; i < 6 && !t->failed; i++) t->edge[all[i]].keep = true;
 }
 
 /* ---- everything ---- */
@@ -337,7 +372,15 @@ void dj__town_mixed(dj__town *t, double size) {
   int w = end_roundabout(t, -half, north - dj__town_uniform(t, 40, 120)),
       e = end_roundabout(t, half, north - dj__town_uniform(t, 40, 120));
   int link = dj__town_node(t, f.x, north - 108);
-  motorway(t, &f, w, e, link);
+  bool both = dj__town_chance(t, 0.4); /* then a country road leads round the motorway's far side */
+  int beyond = both ? dj__town_node(t, f.x, north + 108) : -1;
+  motorway(t, &f, w, e, link, beyond);
+  if (both) {
+    int over = dj__town_node(t, f.x + dj__town_uniform(t, -80, 80), north + 330);
+    wind(t, way_at(beyond, M_PI_2), way_at(over, -M_PI_2), &minor, 6);
+    wind(t, way_at(w, M_PI_2), way_at(over, M_PI), &minor, dj__town_uniform(t, 15, 30));
+    wind(t, way_at(over, 0), way_at(e, M_PI_2), &minor, dj__town_uniform(t, 15, 30));
+  }
   wind(t, way_at(link, -M_PI_2), way_at(node[1], M_PI_2), &main, 0);
   wind(t, way_at(w, -M_PI_2), way_at(node[2], M_PI), &main, dj__town_uniform(t, 15, 35));
   wind(t, way_at(e, -M_PI_2), way_at(node[0], 0), &main, dj__town_uniform(t, 15, 35));
