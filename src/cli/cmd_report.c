@@ -215,6 +215,7 @@ static dj_status read_report(const char *path, json_t **root) {
       json_is_string(json_object_get(*root, "driver")))
     return DJ_OK;
   json_decref(*root);
+  *root = NULL;
   return dj_error(DJ_E_FORMAT,
                   "%s: not a report of dojo drive --json: it has no driver and no pdms", path);
 }
