@@ -84,7 +84,7 @@ static bool edge_free(const dj__world *w, int lane, double s, double lateral, do
 static bool put_at_edge(dj__world *w) {
   int lane;
   double s, v = w->ego.vx, first = fmax(DJ__UNSEEN, dj__ego_stopping(w, v) + 20);
-  for (double d = first; d < first + 45 && dj__way_ahead(w, d, &lane, &s); d += 6) {
+  for (int k = 0; k < 8 && dj__way_ahead(w, first + 6 * k, &lane, &s); k++) {
     const dj__lane *l = &w->map->lane[lane];
     if (!dj__way_plain(w, lane, s, 9, 31) || l->zone >= DJ__ZONE_MOTORWAY) continue;
     if (l->right >= 0 && w->map->lane[l->right].type == DJ__LANE_DRIVING) continue;
@@ -135,8 +135,9 @@ static bool bring_oncoming(dj__world *w) {
   int lane, lead;
   double s, v = w->ego.vx, room = dj__ego_leader(w, &lead);
   if (v < 4 || w->traffic->toy) return false;
-  for (double d = DJ__UNSEEN; d < 165 && dj__way_ahead(w, d, &lane, &s); d += 5) {
-    double gap = d - 5;
+  for (int k = 0; DJ__UNSEEN + 5 * k < 165 && dj__way_ahead(w, DJ__UNSEEN + 5 * k, &lane, &s);
+       k++) {
+    const double d = DJ__UNSEEN + 5 * k, gap = d - 5;
     const dj__lane *l = &w->map->lane[lane];
     if (room < gap - 10 || l->opposite < 0 || !dj__way_plain(w, lane, s, 0, 2)) continue;
     const dj__lane *o = &w->map->lane[l->opposite];
@@ -221,7 +222,8 @@ static bool bring_runner(dj__world *w) {
 static void set_clock(dj__world *w, int stop) {
   double now = (double)w->step * DJ__WORLD_DT;
   double cycle = w->map->junction[w->map->stop[stop].junction].cycle;
-  for (double t = 0; t < cycle; t += DJ__WORLD_DT)
+  for (int k = 0; k * DJ__WORLD_DT < cycle; k++) {
+    const double t = k * DJ__WORLD_DT;
     if (dj__map_light(w->map, stop, t) == DJ__LIGHT_GREEN &&
         dj__map_light(w->map, stop, t + 0.3) != DJ__LIGHT_GREEN) {
       w->config.start_time = t - now;
@@ -229,6 +231,7 @@ static void set_clock(dj__world *w, int stop) {
       w->traffic->time = dj__world_time(w);
       return;
     }
+  }
 }
 
 /* While the ego comes near, its next light stays green as a demand-actuated one does; it turns when
