@@ -25,6 +25,13 @@ enum {
   DJ__A_BYTES = 3 << 18  /* of A that stay in second-level cache */
 };
 
+DJ__INLINE int64_t least(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+DJ__INLINE int64_t up(int64_t x, int64_t unit) { /* to the next multiple */
+  return (x + unit - 1) / unit * unit;
+}
+
 /* Every row 64 bytes, every tile 16 rows: for the calling thread, until dj__amx_end. */
 DJ__INLINE void dj__amx_begin(void) {
   struct {
@@ -47,22 +54,40 @@ typedef struct dj__amx_a {
   const int32_t *at;  /* (steps) bytes */
 } dj__amx_a;
 
-/* c (32, 32) f32 = (sum ? c : 0) + A B over `steps` of 32 deep; with at or bt 1 only the first 16
- * rows or columns. b: packed panel. at, bt: constants. `ahead` (lines from there on, n_ahead of
- * them) is fetched meanwhile. */
-DJ__INLINE void dj__amx_block(const int at, const int bt, const dj__amx_a *a, const char *b,
-                              int64_t steps, float *c, bool sum) {
-  if (sum) {
-    _tile_loadd(0, c, 128);
-    if (bt > 1) _tile_loadd(1, c + 16, 128);
-    if (at > 1) _tile_loadd(2, c + 16 * 32, 128);
-    if (at > 1 && bt > 1) _tile_loadd(3, c + 16 * 32 + 16, 128);
-  } else {
+/* The four tiles of c (32, 32) f32: loaded, or zero, before a block's products; kept behind them.
+ */
+DJ__INLINE void dj__amx_load_sums(const int at, const int bt, const float *c, bool zero) {
+  if (zero) {
     _tile_zero(0);
     if (bt > 1) _tile_zero(1);
     if (at > 1) _tile_zero(2);
     if (at > 1 && bt > 1) _tile_zero(3);
+  } else {
+    _tile_loadd(0, c, 128);
+    if (bt > 1) _tile_loadd(1, c + 16, 128);
+    if (at > 1) _tile_loadd(2, c + 16 * 32, 128);
+    if (at > 1 && bt > 1) _tile_loadd(3, c + 16 * 32 + 16, 128);
   }
+}
+DJ__INLINE void dj__amx_keep_sums(const int at, const int bt, float *c) {
+  _tile_stored(0, c, 128);
+  if (bt > 1) _tile_stored(1, c + 16, 128);
+  if (at > 1) _tile_stored(2, c + 16 * 32, 128);
+  if (at > 1 && bt > 1) _tile_stored(3, c + 16 * 32 + 16, 128);
+}
+/* A (tiles 4, 5) times B (6, 7). */
+DJ__INLINE void dj__amx_multiply(const int at, const int bt) {
+  _tile_dpbf16ps(0, 4, 6);
+  if (bt > 1) _tile_dpbf16ps(1, 4, 7);
+  if (at > 1) _tile_dpbf16ps(2, 5, 6);
+  if (at > 1 && bt > 1) _tile_dpbf16ps(3, 5, 7);
+}
+
+/* c (32, 32) f32 = (sum ? c : 0) + A B over `steps` of 32 deep; with at or bt 1 only the first 16
+ * rows or columns. b: packed panel. at, bt: constants. */
+DJ__INLINE void dj__amx_block(const int at, const int bt, const dj__amx_a *a, const char *b,
+                              int64_t steps, float *c, bool sum) {
+  dj__amx_load_sums(at, bt, c, !sum);
   const char *a0 = a->row[0], *a1 = a->row[1];
   const size_t stride = a->stride;
   for (int64_t k = 0; k < steps; k++, b += DJ__STEP_BYTES) {
@@ -71,15 +96,9 @@ DJ__INLINE void dj__amx_block(const int at, const int bt, const dj__amx_a *a, co
     if (at > 1) _tile_stream_loadd(5, a1 + o, stride);
     _tile_loadd(6, b, 64);
     if (bt > 1) _tile_loadd(7, b + DJ__TILE_BYTES, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    if (bt > 1) _tile_dpbf16ps(1, 4, 7);
-    if (at > 1) _tile_dpbf16ps(2, 5, 6);
-    if (at > 1 && bt > 1) _tile_dpbf16ps(3, 5, 7);
+    dj__amx_multiply(at, bt);
   }
-  _tile_stored(0, c, 128);
-  if (bt > 1) _tile_stored(1, c + 16, 128);
-  if (at > 1) _tile_stored(2, c + 16 * 32, 128);
-  if (at > 1 && bt > 1) _tile_stored(3, c + 16 * 32 + 16, 128);
+  dj__amx_keep_sums(at, bt, c);
 }
 
 /* The same for any number of rows and columns (1..32). */
@@ -93,6 +112,16 @@ DJ__INLINE void dj__amx_any(int64_t rows, int64_t cols, const dj__amx_a *a, cons
     dj__amx_block(1, 2, a, b, steps, c, sum);
   else
     dj__amx_block(1, 1, a, b, steps, c, sum);
+}
+
+/* 32 numbers each of a and b as pairs: of the first 16, of the last. */
+DJ__INLINE void interleave(__m512i a, __m512i b, __m512i *lo,
+                           __m512i *hi) { /* a and b by turns: the first 16 of each, the last */
+  const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
+                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i last = _mm512_add_epi16(first, _mm512_set1_epi16(16));
+  *lo = _mm512_permutex2var_epi16(a, first, b);
+  *hi = _mm512_permutex2var_epi16(a, last, b);
 }
 
 /* ---- packing (pack.c). Source elements are f32 or bf16; what lies outside is 0. ---- */

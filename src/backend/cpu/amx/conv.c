@@ -56,13 +56,6 @@ typedef struct plan {
       c_bytes; /* workspace: the first two once, the others a thread */
 } plan;
 
-static int64_t least(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-static int64_t up(int64_t x, int64_t unit) {
-  return (x + unit - 1) / unit * unit;
-}
-
 /* Blocks of two tiles that a band can have, at most. */
 static size_t most_blocks(const phase *f) {
   return (size_t)((f->images * ((f->lines * f->pitch + 15) / 16) + 1) / 2);
@@ -370,9 +363,8 @@ static void one_band(const plan *p, const phase *f, band *b, int64_t item, const
   compute(p, f, b, packed, bias);
 }
 
-static void steps_of(const plan *p, const phase *f, int32_t *at) {
+static void steps_of(const phase *f, int32_t *at) {
   const int64_t each = f->steps / f->th;
-  (void)p;
   for (int64_t i = 0; i < f->th; i++)
     for (int64_t u = 0; u < each; u++)
       at[i * each + u] = (int32_t)(i % f->sy * f->plane + i / f->sy * f->row + u * 64);
@@ -409,7 +401,7 @@ static dj_status run(const dj__call *call, void *self) {
                      least(n + PACKED, p.panels));
     for (int i = 0; i < p.n_phase; i++) {
       const phase *f = &p.phase[i];
-      steps_of(&p, f, b.at);
+      steps_of(f, b.at);
 #pragma omp for schedule(static) nowait
       for (int64_t item = 0; item < (p.n + f->images - 1) / f->images * f->bands; item++)
         one_band(&p, f, &b, item, packed + f->b_at, p.a->post.bias ? bias : NULL);

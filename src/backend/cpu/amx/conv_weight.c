@@ -42,10 +42,6 @@ typedef struct plan {
   size_t sum_bytes, x_bytes, dy_bytes; /* of an item; of a thread */
 } plan;
 
-static int64_t least(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
 static plan plan_of(const dj__call *call) {
   const dj__conv_attr *a = call->attr;
   const int64_t *x = call->in[0].shape.dim, *dy = call->in[1].shape.dim;
@@ -118,13 +114,6 @@ DJ__INLINE __m512i clip(const uint16_t *row, int64_t j,
   if (low >= 32 || high <= 0 || high <= low) return _mm512_setzero_si512();
   __mmask32 m = (high >= 32 ? 0xffffffffu : (1u << high) - 1) & ~((1u << low) - 1);
   return _mm512_maskz_loadu_epi16(m, row + j);
-}
-DJ__INLINE void interleave(__m512i a, __m512i b, __m512i *lo, __m512i *hi) { /* pairs of 16 each */
-  const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i last = _mm512_add_epi16(first, _mm512_set1_epi16(16));
-  *lo = _mm512_permutex2var_epi16(a, first, b);
-  *hi = _mm512_permutex2var_epi16(a, last, b);
 }
 DJ__INLINE void put_pairs(uint32_t *dst, __m512i a, __m512i b) {
   __m512i lo, hi;
@@ -203,31 +192,15 @@ static void lay_dy(const plan *p, char *dst, int64_t n0, int64_t n1, int64_t y0,
 /* c (32 outputs, 32 numbers) += dy turned x pairs; with bt 1 only 16 numbers. */
 DJ__INLINE void block(const int at, const int bt, const char *a, int64_t a_half, const char *b,
                       size_t stride, int64_t steps, float *c, bool fresh) {
-  if (fresh) {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  } else {
-    _tile_loadd(0, c, 128);
-    if (bt > 1) _tile_loadd(1, c + 16, 128);
-    if (at > 1) _tile_loadd(2, c + 16 * 32, 128);
-    if (at > 1 && bt > 1) _tile_loadd(3, c + 16 * 32 + 16, 128);
-  }
+  dj__amx_load_sums(at, bt, c, fresh);
   for (int64_t k = 0; k < steps; k++, a += DJ__TILE_BYTES, b += 16 * stride) {
     _tile_stream_loadd(4, a, 64);
     if (at > 1) _tile_stream_loadd(5, a + a_half, 64);
     _tile_loadd(6, b, stride);
     if (bt > 1) _tile_loadd(7, b + 64, stride);
-    _tile_dpbf16ps(0, 4, 6);
-    if (bt > 1) _tile_dpbf16ps(1, 4, 7);
-    if (at > 1) _tile_dpbf16ps(2, 5, 6);
-    if (at > 1 && bt > 1) _tile_dpbf16ps(3, 5, 7);
+    dj__amx_multiply(at, bt);
   }
-  _tile_stored(0, c, 128);
-  if (bt > 1) _tile_stored(1, c + 16, 128);
-  if (at > 1) _tile_stored(2, c + 16 * 32, 128);
-  if (at > 1 && bt > 1) _tile_stored(3, c + 16 * 32 + 16, 128);
+  dj__amx_keep_sums(at, bt, c);
 }
 
 /* Block u of a row of taps: where it begins in a laid out row, where in dw, how many numbers it has

@@ -34,13 +34,6 @@ typedef struct plan {
   size_t b_bytes, a_bytes, c_bytes, sum_bytes; /* workspace: b and sum once, a and c of a thread */
 } plan;
 
-static int64_t up(int64_t x, int64_t unit) {
-  return (x + unit - 1) / unit * unit;
-}
-static int64_t least(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-
 static plan plan_of(const dj__call *call) {
   const dj__matmul_attr *attr = call->attr;
   const dj_tensor *ta = &call->in[0], *tb = &call->in[1];

@@ -34,14 +34,10 @@ DJ__INLINE const void *element(const dj__amx_matrix *m, const dj_dtype t, int64_
 /* Columns c0 .. c0 + 32 of rows i and i + 1, as pairs: the first 16 columns, the last 16. */
 DJ__INLINE void pairs32(const dj__amx_matrix *m, const dj_dtype t, int64_t i, int64_t c0,
                         __m512i *lo, __m512i *hi) {
-  const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40,
-                                         8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-  const __m512i last = _mm512_add_epi16(first, _mm512_set1_epi16(16));
   int64_t n = m->cols - c0;
   __m512i a = i < m->rows ? row32(element(m, t, i, c0), t, n) : _mm512_setzero_si512();
   __m512i b = i + 1 < m->rows ? row32(element(m, t, i + 1, c0), t, n) : _mm512_setzero_si512();
-  *lo = _mm512_permutex2var_epi16(a, first, b);
-  *hi = _mm512_permutex2var_epi16(a, last, b);
+  interleave(a, b, lo, hi);
 }
 
 void dj__amx_turn(__m512i r[16]) {
