@@ -6,7 +6,7 @@
 #define DOJO_TESTS_CLI_FIXTURE_H
 
 #include <fcntl.h>
-#include <ftw.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,19 +14,7 @@
 #include <unistd.h>
 
 #include "base/fs.h"
-
-static char root[] = "/tmp/dojo-cli-XXXXXX";
-
-static inline int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) {
-  (void)st;
-  (void)type;
-  (void)f;
-  return remove(path);
-}
-static inline int remove_root(void **state) {
-  (void)state;
-  return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
+#include "root_fixture.h"
 
 // Starts the program in `root`, its output in files out.txt and err.txt.
 static inline pid_t start(const char *const *args) {
@@ -63,6 +51,16 @@ static inline void assert_has(const char *file, const char *part) {
   char *text = text_of(file);
   if (!strstr(text, part)) fail_msg("%s lacks '%s':\n%s", file, part, text);
   free(text);
+}
+
+// What `--json` printed.
+static inline json_t *report(void) {
+  char *out = text_of("out.txt");
+  json_error_t e;
+  json_t *j = json_loads(out, 0, &e);
+  if (!j) fail_msg("no JSON (%s): %s", e.text, out);
+  free(out);
+  return j;
 }
 
 #define RUN(...) finish(start((const char *const[]){__VA_ARGS__, NULL}))

@@ -13,30 +13,8 @@
 
 #include "base/fs.h"
 #include "dojo/safetensors.h"
+#include "root_fixture.h"
 #include "train/run.h"
-
-static char root[] = "/tmp/dojo-checkpoint-XXXXXX";
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) {
-  (void)st;
-  (void)type;
-  (void)f;
-  return remove(path);
-}
-static int make_root(void **state) {
-  (void)state;
-  return mkdtemp(root) ? 0 : -1;
-}
-static int remove_root(void **state) {
-  (void)state;
-  return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-#define OK(expr)                                                                                   \
-  do {                                                                                             \
-    dj_status ok_ = (expr);                                                                        \
-    if (ok_) fail_msg("%s: %s", #expr, dj_error_message());                                        \
-  } while (0)
 
 static dj_vars *make_vars(float value) {
   dj_vars *v = dj_vars_create(1);
@@ -255,5 +233,5 @@ int main(void) {
       cmocka_unit_test(a_broken_last_falls_back),
       cmocka_unit_test(other_networks_are_refused),
   };
-  return cmocka_run_group_tests(tests, make_root, remove_root);
+  return cmocka_run_group_tests(tests, create_root, remove_root);
 }

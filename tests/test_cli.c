@@ -14,11 +14,6 @@ static const struct { const char *name, *summary; } commands[] = {DJ_COMMANDS(DJ
 #undef DJ_X
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
-static int make_root(void **state) {
-  (void)state;
-  return mkdtemp(root) ? 0 : -1;
-}
-
 static void assert_silent(const char *file) {
   char *text = text_of(file);
   if (text[0]) fail_msg("%s should be empty: %s", file, text);
@@ -84,5 +79,5 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(every_command_has_help),
                                      cmocka_unit_test(unknown_words), cmocka_unit_test(no_command),
                                      cmocka_unit_test(commands_that_need_something_say_what)};
-  return cmocka_run_group_tests(tests, make_root, remove_root);
+  return cmocka_run_group_tests(tests, create_root, remove_root);
 }

@@ -44,15 +44,6 @@ static int make_root(void **state) {
              : 0;
 }
 
-static json_t *report(void) {
-  char *out = text_of("out.txt");
-  json_error_t e;
-  json_t *j = json_loads(out, 0, &e);
-  if (!j) fail_msg("no JSON (%s): %s", e.text, out);
-  free(out);
-  return j;
-}
-
 /* Number at a path of keys; fails where there is none. */
 static double number(const json_t *j, const char *keys) {
   char *path = dj__strf("%s", keys), *save = NULL;

@@ -26,15 +26,6 @@ static int make_root(void **state) {
   return 0;
 }
 
-static json_t *report(void) {
-  char *out = text_of("out.txt");
-  json_error_t e;
-  json_t *j = json_loads(out, 0, &e);
-  if (!j) fail_msg("no JSON (%s): %s", e.text, out);
-  free(out);
-  return j;
-}
-
 static double value(const json_t *j, const char *key) {
   return json_number_value(json_object_get(json_object_get(j, key), "value"));
 }

@@ -13,30 +13,8 @@
 #include <cmocka.h>
 
 #include "base/fs.h"
+#include "root_fixture.h"
 #include "train/events.h"
-
-static char root[] = "/tmp/dojo-events-XXXXXX";
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) {
-  (void)st;
-  (void)type;
-  (void)f;
-  return remove(path);
-}
-static int make_root(void **state) {
-  (void)state;
-  return mkdtemp(root) ? 0 : -1;
-}
-static int remove_root(void **state) {
-  (void)state;
-  return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-#define OK(expr)                                                                                   \
-  do {                                                                                             \
-    dj_status ok_ = (expr);                                                                        \
-    if (ok_) fail_msg("%s: %s", #expr, dj_error_message());                                        \
-  } while (0)
 
 typedef struct seen {
   int n, starts, pictures;
@@ -187,5 +165,5 @@ int main(void) {
       cmocka_unit_test(a_missing_folder_is_an_error),
       cmocka_unit_test(names_do_not_collide),
   };
-  return cmocka_run_group_tests(tests, make_root, remove_root);
+  return cmocka_run_group_tests(tests, create_root, remove_root);
 }

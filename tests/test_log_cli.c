@@ -20,24 +20,7 @@
 
 #include "base/fs.h"
 #include "dojo/mcap.h"
-
-static char root[] = "/tmp/dojo-log-cli-XXXXXX";
-
-static void must(dj_status s, const char *what, int line) {
-  if (s) fail_msg("line %d: %s: %s", line, what, dj_error_message());
-}
-#define OK(e) must(e, #e, __LINE__)
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) {
-  (void)st;
-  (void)type;
-  (void)f;
-  return remove(path);
-}
-static int remove_root(void **state) {
-  (void)state;
-  return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
+#include "root_fixture.h"
 
 // Runs the program in `root`, its input from `in` (or nothing), its output in out.txt and err.txt.
 static int run_with(const char *in, const char *const *args) {

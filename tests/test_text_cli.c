@@ -36,15 +36,6 @@ static int make_root(void **state) {
              : 0;
 }
 
-static json_t *report(void) {
-  char *out = text_of("out.txt");
-  json_error_t e;
-  json_t *j = json_loads(out, 0, &e);
-  if (!j) fail_msg("no JSON (%s): %s", e.text, out);
-  free(out);
-  return j;
-}
-
 static void it_writes_what_it_learned(void **state) {
   (void)state;
   EXPECT(0, "text", "generate", "R", "--prompt", "the wheels", "--n", "20", "--temperature", "0");

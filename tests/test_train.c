@@ -7,32 +7,10 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "root_fixture.h"
 #include "tiny_task.h"
 #include "train/events.h"
 #include "train/run.h"
-
-static char root[] = "/tmp/dojo-train-XXXXXX";
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) {
-  (void)st;
-  (void)type;
-  (void)f;
-  return remove(path);
-}
-static int make_root(void **state) {
-  (void)state;
-  return mkdtemp(root) ? 0 : -1;
-}
-static int remove_root(void **state) {
-  (void)state;
-  return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-#define OK(expr)                                                                                   \
-  do {                                                                                             \
-    dj_status ok_ = (expr);                                                                        \
-    if (ok_) fail_msg("%s: %s", #expr, dj_error_message());                                        \
-  } while (0)
 
 static void assert_message(const char *part) {
   if (!strstr(dj_error_message(), part))
@@ -535,5 +513,5 @@ int main(void) {
       cmocka_unit_test(changed_data_are_noticed),
       cmocka_unit_test(curves_do_not_double),
   };
-  return cmocka_run_group_tests(tests, make_root, remove_root);
+  return cmocka_run_group_tests(tests, create_root, remove_root);
 }

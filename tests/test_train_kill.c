@@ -14,28 +14,12 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "root_fixture.h"
 #include "tiny_task.h"
 
 enum { KILLS = 24, STEPS = 400 };
 static const char recipe[] = "precision: f32, steps: 400, batch: 8, ema: 0.99, clip: 1, keep: 2, "
                              "checkpoint_every: 7, validate_every: 25, optimizer: {lr: 0.01}";
-
-static char root[] = "/tmp/dojo-kill-XXXXXX";
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *f) {
-  (void)st;
-  (void)type;
-  (void)f;
-  return remove(path);
-}
-static int make_root(void **state) {
-  (void)state;
-  return mkdtemp(root) ? 0 : -1;
-}
-static int remove_root(void **state) {
-  (void)state;
-  return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 // A task that takes its time, so that a run lasts long enough to be hit.
 static dj_status slow_fill(dj_task *t, dj_program *p, uint64_t step, uint64_t *samples) {
@@ -152,5 +136,5 @@ static void killed_runs_end_in_the_same_bytes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(killed_runs_end_in_the_same_bytes)};
-  return cmocka_run_group_tests(tests, make_root, remove_root);
+  return cmocka_run_group_tests(tests, create_root, remove_root);
 }

@@ -49,20 +49,6 @@ static int make_root(void **state) {
              "depth,semantic,instance", "--perturb", "0.5", "--json");
 }
 
-static json_t *report(void) {
-  char *out = text_of("out.txt");
-  json_error_t e;
-  json_t *j = json_loads(out, 0, &e);
-  if (!j) fail_msg("no JSON (%s): %s", e.text, out);
-  free(out);
-  return j;
-}
-
-static void must(dj_status s, int line) {
-  if (s) fail_msg("line %d: %s", line, dj_error_message());
-}
-#define OK(e) must(e, __LINE__)
-
 static dj_drive *open_log(const char *folder, const char *name) {
   char *path = dj__strf("%s/%s/%s.mcap", root, folder, name);
   dj_drive *d;

@@ -343,6 +343,9 @@ dj_status dj_checkpoint_load(const char *path, dj_vars *v, dj_checkpoint_info *i
 /* Loads what evaluation needs: weights (moving averages where there are) and running statistics.
  */
 dj_status dj_checkpoint_load_for_eval(const char *path, dj_vars *v, dj_checkpoint_info *info);
+/* The same from a run's folder. `step`: that of the checkpoint; may be NULL. */
+dj_status dj_checkpoint_load_run(const char *run_dir, dj_checkpoint_which which, dj_vars *v,
+                                 uint64_t *step);
 
 /* ---- looking at runs without training ---- */
 typedef struct dj_run_info {

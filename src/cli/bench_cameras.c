@@ -9,21 +9,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
+#include "cli/bench_median.h"
 #include "world/render.h"
 
 enum { PIECES = 10, IN_VIEW = 30 };
-
-static double now(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
 
 typedef struct street {
   dj__map *map;
@@ -110,17 +101,16 @@ static dj_status measure(street *t, bool flow, double seconds, dj__bench_world_r
   double rate[PIECES];
   for (int k = 0; k < 80; k++) DJ_TRY(step(t, flow)); // shaders compiled, all of the way seen once
   for (int k = 0; k < PIECES; k++) {
-    double start = now(), end;
+    double start = dj__now(), end;
     int n = 0;
     do {
       DJ_TRY(step(t, flow));
       n++;
-      end = now();
+      end = dj__now();
     } while (end - start < seconds / PIECES);
     rate[k] = n * t->rig.n_camera / (end - start);
   }
-  qsort(rate, PIECES, sizeof *rate, by_value);
-  r->value = 0.5 * (rate[PIECES / 2 - 1] + rate[PIECES / 2]);
+  r->value = dj__median(rate, PIECES);
   r->fastest = rate[PIECES - 1];
   return DJ_OK;
 }

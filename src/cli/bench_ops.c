@@ -11,23 +11,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
+#include "cli/bench_median.h"
 #include "backend/cpu/cpu.h"
 #include "base/rng.h"
 
 enum { MIN_RUNS = 3, MAX_RUNS = 201 };
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
 
 /* A call with memory from the backend. */
 typedef struct bench {
@@ -132,19 +122,18 @@ static dj_status bench_make(bench *b, const dj__bench_options *o, dj__op op, con
 /* Median and fastest of several runs, in ms; fewer where one run takes long. */
 static dj_status measure(bench *b, double seconds, dj__timing *t) {
   double ms[MAX_RUNS];
-  double begin = now();
+  double begin = dj__now();
   DJ_TRY(b->kernel.run(&b->call, b->kernel.self));
-  double first = now() - begin;
+  double first = dj__now() - begin;
   int n = 0;
-  begin = now();
-  while (n < MAX_RUNS && (n < (first > seconds ? 1 : MIN_RUNS) || now() - begin < seconds)) {
-    double start = now();
+  begin = dj__now();
+  while (n < MAX_RUNS && (n < (first > seconds ? 1 : MIN_RUNS) || dj__now() - begin < seconds)) {
+    double start = dj__now();
     DJ_TRY(b->kernel.run(&b->call, b->kernel.self));
-    ms[n++] = 1e3 * (now() - start);
+    ms[n++] = 1e3 * (dj__now() - start);
   }
-  qsort(ms, (size_t)n, sizeof *ms, by_value);
   t->runs = n;
-  t->ms = n % 2 ? ms[n / 2] : 0.5 * (ms[n / 2 - 1] + ms[n / 2]);
+  t->ms = dj__median(ms, n);
   t->fastest_ms = ms[0];
   return DJ_OK;
 }
@@ -175,7 +164,7 @@ static double peak_of_registers(const dj__bench_options *o) {
   const dj__kernels *k = dj__kernels_find(o->kernel.isa);
   double best = 0;
   for (int i = 0; k && i < 5; i++) {
-    double flops = 0, begin = now();
+    double flops = 0, begin = dj__now();
     volatile float keep = 0;
 #pragma omp parallel num_threads(o->kernel.threads) reduction(+ : flops)
     {
@@ -185,7 +174,7 @@ static double peak_of_registers(const dj__bench_options *o) {
       if (omp_get_thread_num() == 0) keep = x;
     }
     (void)keep;
-    best = fmax(best, flops / (now() - begin));
+    best = fmax(best, flops / (dj__now() - begin));
   }
   return best;
 }
@@ -211,20 +200,20 @@ static double peak_of_memory(const dj__bench_options *o, float *a, const float *
                              int64_t n) {
   double best = 0;
   for (int i = 0; i < 12; i++) {
-    double begin = now(), bytes = 0;
+    double begin = dj__now(), bytes = 0;
     float sum = 0;
 #pragma omp parallel for simd schedule(static) num_threads(o->kernel.threads) reduction(+ : sum)
     for (int64_t k = 0; k < n; k++) sum += b[k];
     bytes = (double)n * sizeof *a;
-    best = fmax(best, bytes / (now() - begin));
-    begin = now();
+    best = fmax(best, bytes / (dj__now() - begin));
+    begin = dj__now();
 #pragma omp parallel for simd schedule(static) num_threads(o->kernel.threads)
     for (int64_t k = 0; k < n; k++) a[k] = b[k];
-    best = fmax(best, 2 * bytes / (now() - begin));
-    begin = now();
+    best = fmax(best, 2 * bytes / (dj__now() - begin));
+    begin = dj__now();
 #pragma omp parallel for simd schedule(static) num_threads(o->kernel.threads)
     for (int64_t k = 0; k < n; k++) a[k] = b[k] + 3.0f * c[k];
-    best = fmax(best, 3 * bytes / (now() - begin));
+    best = fmax(best, 3 * bytes / (dj__now() - begin));
     if (!isfinite(sum)) return 0;
   }
   return best;

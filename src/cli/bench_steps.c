@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+#include "cli/bench_median.h"
 #include "base/rng.h"
 #include "cli/cli.h"
 #include "cli/profile.h"
@@ -41,12 +43,6 @@ typedef struct bench {
   float loss[MAX_LOSSES];                // of the first steps
   double ms, fastest_ms, first_s, flops; // first_s: from the program's start to its first step
 } bench;
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static const char *const inputs[] = {
     "image",           "velocity", "label/control", "label/path", "label/control_mask",
@@ -94,11 +90,6 @@ static dj_status save(bench *b, const char *path) {
   dj_status s = dj_safetensors_save(path, t, (size_t)n, NULL, 0);
   free(t);
   return s;
-}
-
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
 }
 
 /* Random bytes or numbers of -1..1; masks are 1; tokens below `limit`. */
@@ -163,14 +154,14 @@ static dj_status measure(bench *b) {
     if (!number) b->first_s = since_start();
   }
   dj_program_profile(b->program, b->o->profile);
-  for (double end = now() + b->o->seconds; n < MAX_STEPS && (n < MIN_STEPS || now() < end); n++) {
-    double begin = now();
+  for (double end = dj__now() + b->o->seconds; n < MAX_STEPS && (n < MIN_STEPS || dj__now() < end);
+       n++) {
+    double begin = dj__now();
     DJ_TRY(step(b, number++));
-    ms[n] = 1e3 * (now() - begin);
+    ms[n] = 1e3 * (dj__now() - begin);
   }
-  qsort(ms, (size_t)n, sizeof *ms, by_value);
   b->steps = n;
-  b->ms = n % 2 ? ms[n / 2] : 0.5 * (ms[n / 2 - 1] + ms[n / 2]);
+  b->ms = dj__median(ms, n);
   b->fastest_ms = ms[0];
   return DJ_OK;
 }

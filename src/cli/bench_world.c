@@ -11,39 +11,29 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "cli/bench_cameras.h"
+#include "cli/bench_median.h"
 #include "cli/cli.h"
 #include "world/world.h"
 
 enum { PIECES = 10, WORLDS = 64, AGENTS = 64, NEAR = 8 };
-
-static double now(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
-}
 
 /* Calls step(data) for the time of a row; `each` things a call. */
 static void time_steps(double seconds, double each, void (*step)(void *data), void *data,
                        dj__bench_world_result *r) {
   double rate[PIECES];
   for (int k = 0; k < PIECES; k++) {
-    double start = now(), end;
+    double start = dj__now(), end;
     int n = 0;
     do {
       step(data);
       n++;
-      end = now();
+      end = dj__now();
     } while (end - start < seconds / PIECES);
     rate[k] = n * each / (end - start);
   }
-  qsort(rate, PIECES, sizeof *rate, by_value);
-  r->value = 0.5 * (rate[PIECES / 2 - 1] + rate[PIECES / 2]);
+  r->value = dj__median(rate, PIECES);
   r->fastest = rate[PIECES - 1];
 }
 

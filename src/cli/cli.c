@@ -6,9 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "dojo/log.h"
 
 int dj__fail(const char *command, dj_status s) {
@@ -145,12 +145,6 @@ static struct {
   char what[128];
 } progress;
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 void dj__cli_progress_end(void) {
   if (progress.open && progress.terminal) (void)fputc('\n', stderr);
   progress.open = false;
@@ -159,7 +153,7 @@ void dj__cli_progress_end(void) {
 static void show_progress(void *user, const char *what, uint64_t done, uint64_t total,
                           const char *unit, const char *note) {
   (void)user;
-  double t = now();
+  double t = dj__now();
   bool last = total && done >= total;
   bool fresh = strncmp(what, progress.what, sizeof progress.what - 1) != 0;
   if (fresh) {

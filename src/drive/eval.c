@@ -6,8 +6,8 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "dojo/log.h"
 #include "drive/metrics.h"
 #include "drive/playback.h"
@@ -156,14 +156,12 @@ dj_status dj_drive_eval(const char *run_dir, const char *store, const char *spli
                         const dj_drive_eval_options *o, dj_drive_scores *s) {
   eval e = {0};
   *s = (dj_drive_scores){0};
-  struct timespec a, b;
-  clock_gettime(CLOCK_MONOTONIC, &a);
+  const double start = dj__now();
   dj_status st = dj__playback_open(&e.play, run_dir, store, split, o->checkpoint, o->threads);
   if (!st) st = make_arrays(&e);
   if (!st) st = run_eval(&e);
   if (!st) fill_scores(&e, split, s);
-  clock_gettime(CLOCK_MONOTONIC, &b);
-  s->seconds = (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
+  s->seconds = dj__now() - start;
   close_eval(&e);
   return st;
 }

@@ -6,17 +6,6 @@
 
 #include "fleet/dataset.h"
 
-static dj_status load_weights(dj__live *l, const char *dir, dj_checkpoint_which which) {
-  char *path;
-  dj_checkpoint_info info = {0};
-  DJ_TRY(dj_checkpoint_find(dir, which, &path));
-  dj_status s = dj_checkpoint_load_for_eval(path, l->vars, &info);
-  l->step = info.step;
-  dj_checkpoint_info_free(&info);
-  free(path);
-  return s;
-}
-
 static size_t frame_bytes(const dj__live *l) {
   return (size_t)l->n_camera * (size_t)l->one.data.height * (size_t)l->one.data.width * 3;
 }
@@ -62,7 +51,7 @@ dj_status dj__live_open(dj__live *l, const char *run_dir, dj_checkpoint_which wh
   l->vars = dj_vars_create(0);
   l->graph = dj_graph_create();
   if (!l->vars || !l->graph) return dj_error(DJ_E_NOMEM, "no memory for a network");
-  DJ_TRY(load_weights(l, run_dir, which));
+  DJ_TRY(dj_checkpoint_load_run(run_dir, which, l->vars, &l->step));
   DJ_TRY(make_memory(l));
   DJ_TRY(dj__drive_build_eval(&l->one, l->n_camera, l->graph, NULL));
   return dj_program_compile(

@@ -29,17 +29,6 @@ static dj_status find_training_mean(dj__playback *p) {
   return DJ_OK;
 }
 
-static dj_status load_weights(dj__playback *p, const char *dir, dj_checkpoint_which which) {
-  char *path;
-  dj_checkpoint_info info = {0};
-  DJ_TRY(dj_checkpoint_find(dir, which, &path));
-  dj_status s = dj_checkpoint_load_for_eval(path, p->vars, &info);
-  p->step = info.step;
-  dj_checkpoint_info_free(&info);
-  free(path);
-  return s;
-}
-
 dj_status dj__playback_open(dj__playback *p, const char *run_dir, const char *store,
                             const char *split, dj_checkpoint_which which, int threads) {
   *p = (dj__playback){0};
@@ -54,7 +43,7 @@ dj_status dj__playback_open(dj__playback *p, const char *run_dir, const char *st
   p->vars = dj_vars_create(0);
   p->graph = dj_graph_create();
   if (!p->vars || !p->graph) return dj_error(DJ_E_NOMEM, "playback: no memory for a network");
-  DJ_TRY(load_weights(p, run_dir, which));
+  DJ_TRY(dj_checkpoint_load_run(run_dir, which, p->vars, &p->step));
   dj_data_spec spec = dj__drive_spec(r, p->store, split);
   DJ_TRY(dj_dataset_open(&spec, &p->data));
   DJ_TRY(find_training_mean(p));

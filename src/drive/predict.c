@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/fs.h"
 #include "dojo/log.h"
 #include "drive/overlay.h"
@@ -401,8 +401,7 @@ dj_status dj_drive_predict(const char *run_dir, const char *store, const char *s
                            const dj_drive_predict_options *o, dj_drive_predict_report *report) {
   *report = (dj_drive_predict_report){.steering_mae = NAN};
   DJ_TRY(check(o));
-  struct timespec a, b;
-  clock_gettime(CLOCK_MONOTONIC, &a);
+  const double start = dj__now();
   predict p = {.o = o, .split = split, .ahead = 5};
   dj_status s = dj__playback_open(&p.play, run_dir, store, split, o->checkpoint, o->threads);
   if (!s) {
@@ -413,12 +412,11 @@ dj_status dj_drive_predict(const char *run_dir, const char *store, const char *s
   }
   if (!s) s = play(&p);
   if (!s) s = finish(&p);
-  clock_gettime(CLOCK_MONOTONIC, &b);
   report->frames = p.size;
   report->step = p.play.step;
   report->fps = p.fps;
   if (p.n_error) report->steering_mae = p.sum_error / (double)p.n_error;
-  report->seconds = (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
+  report->seconds = dj__now() - start;
   close_predict(&p);
   return s;
 }

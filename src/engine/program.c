@@ -10,8 +10,8 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "dojo/log.h"
 #include "base/memory.h"
 #include "engine/backend.h"
@@ -330,12 +330,6 @@ const dj_tensor *dj_program_output(dj_program *p, const char *name) {
   return NULL;
 }
 
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static dj_status run_step(step *s, uint64_t number) {
   s->call.step = number;
   dj_status st = s->kernel.run(&s->call, s->kernel.self);
@@ -353,9 +347,9 @@ dj_status dj_program_run(dj_program *p, uint64_t number) {
   }
   for (int i = 0; i < p->n_steps; i++) {
     if (warm && p->steps[i].once) continue;
-    double t = now();
+    double t = dj__now();
     DJ_TRY(run_step(&p->steps[i], number));
-    p->steps[i].seconds += now() - t;
+    p->steps[i].seconds += dj__now() - t;
   }
   p->runs++;
   return DJ_OK;

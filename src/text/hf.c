@@ -515,16 +515,11 @@ static dj_status give_tokenizer(const char *run_dir, const char *to, int32_t *en
 
 static dj_status load(const char *run_dir, dj_vars *vars, dj__decoder *d) {
   dj_run_info info;
-  char *path;
   DJ_TRY(dj_run_read(run_dir, &info));
-  dj_status s = dj_checkpoint_find(run_dir, DJ_CHECKPOINT_BEST, &path);
-  if (!s) {
-    s = dj_checkpoint_load_for_eval(path, vars, NULL);
-    const dj_var *table = s ? NULL : dj_vars_find(vars, "decoder/token/weight");
-    if (!s && !table) s = dj_error(DJ_E_INVALID, "%s: holds no language model", run_dir);
-    if (!s) s = dj__decoder_of(info.recipe, (int32_t)table->tensor.shape.dim[0], d);
-    free(path);
-  }
+  dj_status s = dj_checkpoint_load_run(run_dir, DJ_CHECKPOINT_BEST, vars, NULL);
+  const dj_var *table = s ? NULL : dj_vars_find(vars, "decoder/token/weight");
+  if (!s && !table) s = dj_error(DJ_E_INVALID, "%s: holds no language model", run_dir);
+  if (!s) s = dj__decoder_of(info.recipe, (int32_t)table->tensor.shape.dim[0], d);
   dj_run_info_free(&info);
   return s;
 }

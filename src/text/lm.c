@@ -257,14 +257,10 @@ static dj_status set_up(dj_lm *m, const char *dir, const dj_lm_options *o,
   (void)snprintf(m->backend, sizeof m->backend, "%s", backend);
   m->precision = precision[0] == 'b' ? DJ_PRECISION_BF16 : DJ_PRECISION_F32;
   m->threads = o->threads;
-  char *path;
-  DJ_TRY(dj_checkpoint_find(dir, DJ_CHECKPOINT_BEST, &path));
-  dj_status s = dj_checkpoint_load_for_eval(path, m->vars, NULL);
-  const dj_var *table = s ? NULL : dj_vars_find(m->vars, "decoder/token/weight");
-  if (!s && (!table || table->tensor.shape.rank != 2))
-    s = dj_error(DJ_E_FORMAT, "%s: holds no variable 'decoder/token/weight'", path);
-  free(path);
-  DJ_TRY(s);
+  DJ_TRY(dj_checkpoint_load_run(dir, DJ_CHECKPOINT_BEST, m->vars, NULL));
+  const dj_var *table = dj_vars_find(m->vars, "decoder/token/weight");
+  if (!table || table->tensor.shape.rank != 2)
+    return dj_error(DJ_E_FORMAT, "%s: holds no variable 'decoder/token/weight'", dir);
   DJ_TRY(dj__decoder_of(info->recipe, (int32_t)table->tensor.shape.dim[0], &m->net));
   size_t v = (size_t)m->net.vocabulary;
   m->kept = malloc(v * sizeof *m->kept);

@@ -459,6 +459,18 @@ dj_status dj_checkpoint_find(const char *run_dir, dj_checkpoint_which which, cha
                       run_dir);
 }
 
+dj_status dj_checkpoint_load_run(const char *run_dir, dj_checkpoint_which which, dj_vars *v,
+                                 uint64_t *step) {
+  char *path;
+  dj_checkpoint_info info = {0};
+  DJ_TRY(dj_checkpoint_find(run_dir, which, &path));
+  dj_status s = dj_checkpoint_load_for_eval(path, v, &info);
+  if (!s && step) *step = info.step;
+  dj_checkpoint_info_free(&info);
+  free(path);
+  return s;
+}
+
 dj_status dj__checkpoint_load_last(const char *run_dir, dj_vars *v, dj_checkpoint_info *info) {
   uint64_t *steps;
   size_t n;

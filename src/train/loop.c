@@ -16,6 +16,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/fs.h"
 #include "dojo/log.h"
 #include "train/events.h"
@@ -56,12 +57,6 @@ typedef struct loop {
   double rate;                          // samples/s over the last window
   double profile_seconds, profile_data; // sums over the steps that are profiled
 } loop;
-
-static double now_s(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static double wall_s(void) {
   struct timespec t;
@@ -221,7 +216,7 @@ static dj_status set_up(loop *l) {
   DJ_TRY(dj__events_create(l->run->dir, wall_s(), l->run->resumed ? l->state.step + 1 : 0,
                            &l->events));
   l->first_step = l->state.step;
-  l->began = l->last_checkpoint = l->rate_from = now_s();
+  l->began = l->last_checkpoint = l->rate_from = dj__now();
   return DJ_OK;
 }
 
@@ -274,10 +269,10 @@ static dj_status tear_down(loop *l, dj_status s) {
 // ---- rare things -------------------------------------------------------------------------------
 
 static dj_status checkpoint(loop *l, bool is_best, bool wait) {
-  double from = now_s();
+  double from = dj__now();
   dj_status s = dj__checkpointer_submit(l->checkpoints, &l->state, is_best);
   if (!s && wait) s = dj__checkpointer_wait(l->checkpoints);
-  l->last_checkpoint = now_s();
+  l->last_checkpoint = dj__now();
   l->paused += l->last_checkpoint - from;
   return s ? dj_error_context(s,
                               "checkpoint of step %" PRIu64 " not written, those before are whole",
@@ -313,7 +308,7 @@ static bool is_better(const loop *l, double v, bool higher) {
 }
 
 static dj_status validate(loop *l, bool *is_best) {
-  double from = now_s();
+  double from = dj__now();
   dj_scores scores = {.best = -1};
   if (l->eval_vars != l->vars) DJ_TRY(dj_vars_copy_for_eval(l->vars, l->eval_vars));
   DJ_TRY(l->task->ops->validate(l->task, l->eval_program, &scores));
@@ -330,13 +325,13 @@ static dj_status validate(loop *l, bool *is_best) {
     memcpy(l->state.best_name, scores.score[scores.best].name, sizeof l->state.best_name);
   }
   DJ_TRY(log_pictures(l));
-  l->paused += now_s() - from;
+  l->paused += dj__now() - from;
   return dj__events_flush(l->events);
 }
 
 static void log_point(loop *l, double lr) {
   uint64_t step = l->state.step;
-  double now = now_s(), seconds = now - l->rate_from - (l->paused - l->rate_paused);
+  double now = dj__now(), seconds = now - l->rate_from - (l->paused - l->rate_paused);
   if (seconds > 0) l->rate = (double)(l->samples - l->rate_samples) / seconds;
   l->rate_from = now;
   l->rate_paused = l->paused;
@@ -365,7 +360,7 @@ static int format_time(char *text, size_t size, double seconds) {
 }
 
 static void progress(loop *l, bool at_once) {
-  double now = now_s();
+  double now = dj__now();
   if (!at_once && now - l->last_progress < 0.1) return;
   l->last_progress = now;
   char note[200];
@@ -392,9 +387,9 @@ static uint64_t batch_number(const loop *l, int k) {
 static dj_status run_step(loop *l, double lr) {
   for (int k = 0; k < l->accumulate; k++) {
     uint64_t number = batch_number(l, k), samples = 0;
-    double before = now_s();
+    double before = dj__now();
     DJ_TRY(l->task->ops->fill(l->task, l->step_program, number, &samples));
-    l->profile_data += now_s() - before;
+    l->profile_data += dj__now() - before;
     if (!l->apply_program)
       DJ_TRY(dj_optimizer_fill(l->step_program, &l->optimizer, l->state.step, lr));
     DJ_TRY(dj_program_run(l->step_program, number));
@@ -423,9 +418,9 @@ static dj_status run_watched_step(loop *l, double lr) {
     dj_program_profile(l->step_program, true);
     l->profile_seconds = l->profile_data = 0;
   }
-  double before = now_s();
+  double before = dj__now();
   DJ_TRY(run_step(l, lr));
-  l->profile_seconds += now_s() - before;
+  l->profile_seconds += dj__now() - before;
   if (done + 1 < PROFILE_AFTER + steps) return DJ_OK;
   double n = (double)steps;
   const dj_train_profile p = {l->step_program, (int)steps, l->profile_seconds / n,
@@ -464,7 +459,7 @@ static dj_status after_step(loop *l, double lr) {
   if (last || is_due(l->state.step, l->log_every)) log_point(l, lr);
   if (l->eval_program && (last || is_due(l->state.step, l->validate_every)))
     DJ_TRY(validate(l, &is_best));
-  bool late = t->checkpoint_seconds > 0 && now_s() - l->last_checkpoint > t->checkpoint_seconds;
+  bool late = t->checkpoint_seconds > 0 && dj__now() - l->last_checkpoint > t->checkpoint_seconds;
   if (last || is_best || late || is_due(l->state.step, t->checkpoint_every))
     DJ_TRY(checkpoint(l, is_best, last));
   progress(l, last);
@@ -499,7 +494,7 @@ dj_status dj_run_train(dj_run *run, dj_task *task, const dj_train_options *o,
   if (!s) tell_memory(&l);
   if (!s) s = run_steps(&l);
   if (result) {
-    double seconds = l.began > 0 ? now_s() - l.began : 0;
+    double seconds = l.began > 0 ? dj__now() - l.began : 0;
     *result = (dj_train_result){.step = l.state.step,
                                 .steps = l.total,
                                 .loss = l.loss ? (double)*l.loss : NAN,

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "dojo/log.h"
 
 /* ---- drivers ---- */
@@ -252,16 +252,10 @@ static dj_status score_kinds(const dj__suite *s, dj__suite_drive *r) {
   return st;
 }
 
-static double now_s(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 dj_status dj__drive_suite(const dj__suite *s, const dj__suite_drive_options *o,
                           dj__suite_drive *r) {
   job j = {.suite = s, .o = o, .r = r, .failed = s->n};
-  double start = now_s();
+  double start = dj__now();
   *r = (dj__suite_drive){.n = s->n,
                          .score = calloc((size_t)s->n + 1, sizeof *r->score),
                          .par = calloc((size_t)s->n + 1, sizeof *r->par)};
@@ -282,7 +276,7 @@ dj_status dj__drive_suite(const dj__suite *s, const dj__suite_drive_options *o,
     if (j.maps[k].map) dj__map_destroy(j.maps[k].map);
   free(j.maps);
   if (!st) st = score_kinds(s, r);
-  r->seconds = now_s() - start;
+  r->seconds = dj__now() - start;
   if (st) dj__suite_drive_free(r);
   return st;
 }

@@ -9,9 +9,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/digest.h"
 #include "base/fs.h"
 #include "base/rng.h"
@@ -41,12 +41,6 @@ dj_status dj__driver_find(const char *name, dj__driver *d) {
 void dj__record_report_free(dj__record_report *r) {
   free(r->drives);
   *r = (dj__record_report){0};
-}
-
-static double now(void) {
-  struct timespec t;
-  (void)clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 // ---- what a drive is called --------------------------------------------------------------------
@@ -126,7 +120,7 @@ typedef struct session {
 static void show(void *user, double seconds) {
   session *s = user;
   char note[128];
-  double taken = s->wall + now() - s->started, made = s->recorded + seconds;
+  double taken = s->wall + dj__now() - s->started, made = s->recorded + seconds;
   int at = s->report->n - 1;
   (void)snprintf(note, sizeof note, "%d/%d %s  %.1fx real time", at + 1, s->suite.n,
                  s->suite.cases[at].name, taken > 0 ? made / taken : 0);
@@ -234,18 +228,18 @@ static dj_status record_one(session *s, const dj__case *c) {
   bool there;
   DJ_TRY(look(&j, d, &there));
   if (!there) {
-    s->started = now();
+    s->started = dj__now();
     DJ_TRY(prepare_renderer(s));
     j.renderer = s->renderer;
     DJ_TRY(dj__record_case(&j, d));
-    d->wall = now() - s->started;
+    d->wall = dj__now() - s->started;
     s->wall += d->wall;
     s->recorded += d->seconds;
   }
   *(d->outcome == DJ__RECORDED       ? &s->report->n_recorded
     : d->outcome == DJ__RECORD_THERE ? &s->report->n_there
                                      : &s->report->n_empty) += 1;
-  s->started = now();
+  s->started = dj__now();
   s->done += s->o->seconds > 0 ? fmin(c->seconds, s->o->seconds) : c->seconds;
   return DJ_OK;
 }
@@ -283,7 +277,7 @@ dj_status dj__record(const dj__record_options *options, dj__record_report *repor
   for (int i = 0; i < s->suite.n && !st; i++)
     s->total +=
         o.seconds > 0 ? fmin(s->suite.cases[i].seconds, o.seconds) : s->suite.cases[i].seconds;
-  s->started = now();
+  s->started = dj__now();
   for (int i = 0; i < s->suite.n && !st; i++) st = record_one(s, &s->suite.cases[i]);
   if (!st) dj_progress("recording", (uint64_t)s->total + 1, (uint64_t)s->total + 1, "s", NULL);
   dj__renderer_destroy(s->renderer);
