@@ -131,12 +131,13 @@ typedef struct dj_compile_options {
   uint32_t passes_off;    /* dj_pass bits */
   int threads;            /* 0: all cores this process may use */
   uint64_t seed;          /* dropout and the like */
-  const char *isa;        /* own CPU kernels: NULL (best), "generic", "avx2", "avx512" */
-  bool frozen;            /* no variable changes between runs, except those that the program itself
-                             writes: what depends on the others alone (bf16 copies of weights) is
-                             computed in the first run and kept */
-  uint64_t memory;        /* bytes it may take; 0: what this machine has left. DJ_E_NOMEM, before
-                             anything is allocated, for a program that needs more */
+  const char *isa; /* CPU kernels: NULL (best), "generic", "avx2", "avx512", "amx", "onednn" (its
+                      own wherever it has one) */
+  bool frozen;     /* no variable changes between runs, except those that the program itself
+                      writes: what depends on the others alone (bf16 copies of weights) is
+                      computed in the first run and kept */
+  uint64_t memory; /* bytes it may take; 0: what this machine has left. DJ_E_NOMEM, before
+                      anything is allocated, for a program that needs more */
 } dj_compile_options;
 
 typedef struct dj_program dj_program;
@@ -173,5 +174,10 @@ typedef struct dj_node_report {
 int dj_program_n_nodes(const dj_program *p);
 void dj_program_node(const dj_program *p, int i, dj_node_report *r);
 void dj_program_profile(dj_program *p, bool on);
+/* Mean seconds of node i's work alone: again and again, for about `seconds`, where its tensors lie.
+ * isa: whose kernels, as in dj_compile_options; NULL: the one that the program runs. Spoils the
+ * program's values. */
+dj_status dj_program_time_alone(dj_program *p, int i, const char *isa, double seconds,
+                                double *mean);
 
 #endif

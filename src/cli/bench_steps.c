@@ -153,7 +153,7 @@ static dj_status measure(bench *b) {
     b->loss[number] = *(const float *)dj_program_output(b->program, "loss")->data;
     if (!number) b->first_s = since_start();
   }
-  dj_program_profile(b->program, b->o->profile);
+  dj_program_profile(b->program, b->o->profile || b->o->alone);
   for (double end = dj__now() + b->o->seconds; n < MAX_STEPS && (n < MIN_STEPS || dj__now() < end);
        n++) {
     double begin = dj__now();
@@ -263,6 +263,7 @@ static dj_status bench_one(bench *b, const char *path, json_t *rows) {
   if (b->o->profile)
     dj__print_profile(rows ? stderr : stdout,
                       &(dj_train_profile){b->program, b->steps, 1e-3 * b->ms, 0});
+  if (b->o->alone) DJ_TRY(dj__print_alone(rows ? stderr : stdout, b->program));
   return DJ_OK;
 }
 

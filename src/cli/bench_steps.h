@@ -16,6 +16,7 @@ typedef struct dj__steps_options {
   int losses;       /* how many of the first steps to report the loss of, 3 to 1000 */
   double lr;        /* of all steps */
   bool json, profile;
+  bool alone;      /* beside each large product of the profile: its kernel and oneDNN's alone */
   bool no_dropout; /* so that a peer can compute the same */
 } dj__steps_options;
 

@@ -20,7 +20,7 @@ static const char HELP[] =
     "Usage: dojo bench\n"
     "       dojo bench ops [--json] [--op NAME] [--sample NAME] [--dtype f32|bf16] [OP...]\n"
     "       dojo bench steps [--json] [--precision f32|bf16] [--batch N] [--context N]\n"
-    "                       [--profile] [--save FILE] RECIPE...\n"
+    "                       [--profile] [--alone] [--save FILE] RECIPE...\n"
     "       dojo bench world [--json] [--threads N] [--seconds S] [ROW]\n"
     "\n"
     "Alone: lists what can be timed. `ops` times every kernel on the large samples of the op\n"
@@ -234,8 +234,11 @@ int dj__cmd_bench(int argc, char **argv) {
       {"lr", 0, DJ_OPT_DOUBLE, &steps.lr, "LR", "steps: learning rate (1e-6)"},
       {"no-dropout", 0, DJ_OPT_FLAG, &steps.no_dropout, NULL, "steps: dropout 0"},
       {"profile", 0, DJ_OPT_FLAG, &steps.profile, NULL, "steps: print the time of each node"},
+      {"alone", 0, DJ_OPT_FLAG, &steps.alone, NULL,
+       "steps: time products alone as well, beside oneDNN's"},
       {"backend", 0, DJ_OPT_STRING, &steps.backend, "NAME", "cpu or ref (cpu)"},
-      {"isa", 0, DJ_OPT_STRING, &steps.isa, "NAME", "kernels of generic, avx2 or avx512 (best)"},
+      {"isa", 0, DJ_OPT_STRING, &steps.isa, "NAME",
+       "kernels: generic, avx2, avx512, amx, onednn (best)"},
       {"threads", 0, DJ_OPT_INT, &l.threads, "N", "threads (all cores this process may use)"},
       {"seconds", 0, DJ_OPT_DOUBLE, &l.seconds, "S", "for each kernel (0.3), recipe or row (3)"},
       {0}};

@@ -138,7 +138,7 @@ int dj__cmd_ops(int argc, char **argv) {
   const char *isa = NULL;
   const dj__option options[] = {
       {"json", 0, DJ_OPT_FLAG, &json, NULL, "machine-readable table on stdout"},
-      {"isa", 0, DJ_OPT_STRING, &isa, "NAME", "kernels of generic, avx2 or avx512 (best)"},
+      {"isa", 0, DJ_OPT_STRING, &isa, "NAME", "kernels: generic, avx2, avx512, amx, onednn (best)"},
       {0}};
   int n;
   char **names;

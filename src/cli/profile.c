@@ -85,3 +85,42 @@ void dj__print_profile(FILE *out, const dj_train_profile *p) {
   (void)fflush(out);
   free(node);
 }
+
+static bool is_product(const char *op) {
+  return strcmp(op, "matmul") == 0 || strncmp(op, "conv2d", 6) == 0;
+}
+
+dj_status dj__print_alone(FILE *out, dj_program *p) {
+  const double span = 0.1; /* s for each */
+  const int n = dj_program_n_nodes(p);
+  dj_node_report r;
+  double all = 0, sum[3] = {0}; /* s: in the step, alone, oneDNN's */
+  for (int i = 0; i < n; i++) {
+    dj_program_node(p, i, &r);
+    all += r.seconds;
+  }
+  (void)fprintf(out, "%9s %9s %9s %7s  of products and convolutions, GFLOP/s\n", "in step", "alone",
+                "oneDNN", "ratio");
+  for (int i = 0; i < n; i++) {
+    char shape[DJ_SHAPE_TEXT];
+    double alone, other;
+    dj_program_node(p, i, &r);
+    if (!is_product(r.op) || r.seconds < 0.01 * all) continue;
+    DJ_TRY(dj_program_time_alone(p, i, NULL, span, &alone));
+    DJ_TRY(dj_program_time_alone(p, i, "onednn", span, &other));
+    const double g = 1e-9 * r.flops;
+    (void)fprintf(out, "%9.1f %9.1f %9.1f %6.0f%%  %-14s %-14.14s %s %s %s\n", g / r.seconds,
+                  g / alone, g / other, 100 * other / r.seconds, r.op, r.kernel,
+                  dj_dtype_name(r.dtype), dj_shape_text(&r.shape, shape, sizeof shape), r.label);
+    sum[0] += r.seconds;
+    sum[1] += alone;
+    sum[2] += other;
+  }
+  if (sum[0] > 0)
+    (void)fprintf(out,
+                  "All of them: %.2f ms in the step, %.2f alone, %.2f with oneDNN alone: in the "
+                  "step %.0f %% of oneDNN's rate.\n",
+                  1e3 * sum[0], 1e3 * sum[1], 1e3 * sum[2], 100 * sum[2] / sum[0]);
+  (void)fflush(out);
+  return DJ_OK;
+}

@@ -438,3 +438,35 @@ void dj_program_profile(dj_program *p, bool on) {
   p->runs = 0;
   for (int i = 0; i < p->n_steps; i++) p->steps[i].seconds = 0;
 }
+
+static dj_status time_kernel(const dj__kernel *k, const dj__call *c, double seconds, double *mean) {
+  DJ_TRY(k->run(c, k->self)); /* what it fetches and makes at first */
+  int n = 0;
+  double start = dj__now();
+  do {
+    DJ_TRY(k->run(c, k->self));
+    n++;
+  } while (dj__now() - start < seconds);
+  *mean = (dj__now() - start) / n;
+  return DJ_OK;
+}
+
+dj_status dj_program_time_alone(dj_program *p, int i, const char *isa, double seconds,
+                                double *mean) {
+  if (i < 0 || i >= p->n_steps)
+    return dj_error(DJ_E_INVALID, "node %d of a program of %d", i, p->n_steps);
+  const step *s = &p->steps[i];
+  if (!isa) return time_kernel(&s->kernel, &s->call, seconds, mean);
+  dj__backend_options o = p->options;
+  o.isa = isa;
+  dj__kernel k;
+  dj__call call = s->call;
+  DJ_TRY(p->backend->create(&call, &o, &k));
+  call.workspace = k.workspace ? p->backend->alloc(k.workspace) : NULL;
+  dj_status st = k.workspace && !call.workspace
+                     ? dj_error(DJ_E_NOMEM, "no memory for a workspace of %zu bytes", k.workspace)
+                     : time_kernel(&k, &call, seconds, mean);
+  if (call.workspace) p->backend->free(call.workspace, k.workspace);
+  if (k.destroy) k.destroy(k.self);
+  return st;
+}

@@ -61,8 +61,14 @@ const dj__own *dj__amx_find(const dj__call *c, const char *isa) {
 #endif
 }
 
+/* Kernels of oneDNN wherever it has one, the best of ours elsewhere: to measure ours against. */
+static bool library_first(const char *isa) {
+  return isa && strcmp(isa, "onednn") == 0;
+}
+
 const dj__kernels *dj__kernels_find(const char *isa) {
   __builtin_cpu_init();
+  if (library_first(isa)) isa = NULL;
   if (isa && strcmp(isa, "amx") == 0) {
     if (has_amx()) return &dj__kernels_avx512;
     dj_error(DJ_E_UNSUPPORTED, "this processor (or system) has no AMX; choose avx512 or less");
@@ -85,7 +91,7 @@ const dj__kernels *dj__kernels_find(const char *isa) {
   if (here) return k;
   dj_error(known ? DJ_E_UNSUPPORTED : DJ_E_INVALID,
            known ? "this processor has no %s; choose generic, or nothing for the best"
-                 : "unknown instruction set \"%s\"; choose generic, avx2, avx512 or amx",
+                 : "unknown instruction set \"%s\"; choose generic, avx2, avx512, amx or onednn",
            isa);
   return NULL;
 }
@@ -128,7 +134,7 @@ static dj_status create(const dj__call *c, const dj__backend_options *o, dj__ker
     *out = (dj__kernel){.run = amx->run, .workspace = amx->workspace(&call), .name = "amx"};
     return DJ_OK;
   }
-  if (!prefer_own(&call, k) && dj__onednn_supports(&call, call.threads))
+  if ((library_first(o->isa) || !prefer_own(&call, k)) && dj__onednn_supports(&call, call.threads))
     return dj__onednn_create(&call, call.threads, k, out);
   const dj__own *own = own_kernel(&call, k);
   if (!own)
