@@ -90,37 +90,67 @@ static bool is_product(const char *op) {
   return strcmp(op, "matmul") == 0 || strncmp(op, "conv2d", 6) == 0;
 }
 
-dj_status dj__print_alone(FILE *out, dj_program *p) {
-  const double span = 0.1; /* s for each */
-  const int n = dj_program_n_nodes(p);
-  dj_node_report r;
-  double all = 0, sum[3] = {0}; /* s: in the step, alone, oneDNN's */
-  for (int i = 0; i < n; i++) {
+static bool same_work(const dj_node_report *a, const dj_node_report *b) {
+  return strcmp(a->op, b->op) == 0 && a->dtype == b->dtype && a->flops == b->flops &&
+         a->bytes == b->bytes && dj_shape_equal(&a->shape, &b->shape);
+}
+
+/* Nodes of one kind: the first one's index, how many, and their seconds in a step. */
+typedef struct kind {
+  dj_node_report first;
+  int index, n;
+  double seconds;
+} kind;
+
+static int kinds_of(const dj_program *p, kind *k, double *all) {
+  int n = 0;
+  *all = 0;
+  for (int i = 0; i < dj_program_n_nodes(p); i++) {
+    dj_node_report r;
     dj_program_node(p, i, &r);
-    all += r.seconds;
+    *all += r.seconds;
+    if (!is_product(r.op)) continue;
+    int j = 0;
+    while (j < n && !same_work(&k[j].first, &r)) j++;
+    if (j == n) k[n++] = (kind){.first = r, .index = i};
+    k[j].n++;
+    k[j].seconds += r.seconds;
   }
-  (void)fprintf(out, "%9s %9s %9s %7s  of products and convolutions, GFLOP/s\n", "in step", "alone",
-                "oneDNN", "ratio");
-  for (int i = 0; i < n; i++) {
+  return n;
+}
+
+dj_status dj__print_alone(FILE *out, dj_program *p) {
+  const double span = 0.15; /* s for each */
+  kind *k = calloc((size_t)dj_program_n_nodes(p) + 1, sizeof *k);
+  if (!k) return dj_error(DJ_E_NOMEM, "no memory for the nodes' table");
+  double all, sum[3] = {0}; /* s: in the step, alone, oneDNN's alone */
+  dj_status s = DJ_OK;
+  const int n = kinds_of(p, k, &all);
+  (void)fprintf(out, "Products and convolutions, GFLOP/s:\n%9s %9s %9s %7s %6s\n", "in step",
+                "alone", "oneDNN", "ratio", "nodes");
+  for (int i = 0; i < n && !s; i++) {
     char shape[DJ_SHAPE_TEXT];
     double alone, other;
-    dj_program_node(p, i, &r);
-    if (!is_product(r.op) || r.seconds < 0.01 * all) continue;
-    DJ_TRY(dj_program_time_alone(p, i, NULL, span, &alone));
-    DJ_TRY(dj_program_time_alone(p, i, "onednn", span, &other));
-    const double g = 1e-9 * r.flops;
-    (void)fprintf(out, "%9.1f %9.1f %9.1f %6.0f%%  %-14s %-14.14s %s %s %s\n", g / r.seconds,
-                  g / alone, g / other, 100 * other / r.seconds, r.op, r.kernel,
-                  dj_dtype_name(r.dtype), dj_shape_text(&r.shape, shape, sizeof shape), r.label);
-    sum[0] += r.seconds;
-    sum[1] += alone;
-    sum[2] += other;
+    const dj_node_report *r = &k[i].first;
+    if (k[i].seconds < 0.01 * all) continue;
+    s = dj_program_time_alone(p, k[i].index, NULL, span, &alone);
+    if (!s) s = dj_program_time_alone(p, k[i].index, "onednn", span, &other);
+    if (s) break;
+    const double g = 1e-9 * r->flops, mean = k[i].seconds / k[i].n;
+    (void)fprintf(out, "%9.1f %9.1f %9.1f %6.0f%% %6d  %-14s %-8.8s %s %s %s\n", g / mean,
+                  g / alone, g / other, 100 * other / mean, k[i].n, r->op, r->kernel,
+                  dj_dtype_name(r->dtype), dj_shape_text(&r->shape, shape, sizeof shape), r->label);
+    sum[0] += k[i].seconds;
+    sum[1] += alone * k[i].n;
+    sum[2] += other * k[i].n;
   }
-  if (sum[0] > 0)
-    (void)fprintf(out,
-                  "All of them: %.2f ms in the step, %.2f alone, %.2f with oneDNN alone: in the "
-                  "step %.0f %% of oneDNN's rate.\n",
-                  1e3 * sum[0], 1e3 * sum[1], 1e3 * sum[2], 100 * sum[2] / sum[0]);
+  if (sum[0] > 0 && !s)
+    (void)fprintf(
+        out,
+        "Those of 1 %% of a step and more: %.2f ms in the step, %.2f alone, %.2f by oneDNN "
+        "alone. In the step: %.0f %% of oneDNN's rate.\n",
+        1e3 * sum[0], 1e3 * sum[1], 1e3 * sum[2], 100 * sum[2] / sum[0]);
   (void)fflush(out);
-  return DJ_OK;
+  free(k);
+  return s;
 }
