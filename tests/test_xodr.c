@@ -240,6 +240,26 @@ static void junctions_of_others_are_understood(void **state) {
   dj__map_destroy(m);
 }
 
+/* A direct junction: roads meet in it without roads of its own between them. */
+static void roads_that_split_are_understood(void **state) {
+  (void)state;
+  dj__map *m = fixture("dialect-direct.xodr");
+  int lane[3] = {lane_of(m, "1", 0, -1), lane_of(m, "1", 0, -2), lane_of(m, "1", 0, -3)};
+  assert_true(leads_to(m, lane[0], lane_of(m, "2", 0, -1)));
+  assert_true(leads_to(m, lane[1], lane_of(m, "2", 0, -2)));
+  assert_true(leads_to(m, lane[2], lane_of(m, "3", 0, -1)));
+  for (int k = 0; k < 3; k++) assert_int_equal(m->lane[lane[k]].n_succ, 1);
+  char *path = dj__strf("/tmp/dojo-xodr-%d.xodr", (int)getpid());
+  assert_int_equal(dj__map_write_xodr(m, path), DJ_OK);
+  dj__map *again;
+  assert_int_equal(dj__map_read_xodr(path, &again), DJ_OK);
+  same_graph(m, again);
+  (void)remove(path);
+  free(path);
+  dj__map_destroy(again);
+  dj__map_destroy(m);
+}
+
 /* ---- broken files ---- */
 static void refuse(const char *text, dj_status expected, const char *line, const char *what) {
   dj__map *m = NULL;
@@ -306,6 +326,7 @@ int main(void) {
                                      cmocka_unit_test(left_hand_traffic_is_driven_on_the_left),
                                      cmocka_unit_test(lanes_go_on_from_section_to_section),
                                      cmocka_unit_test(junctions_of_others_are_understood),
+                                     cmocka_unit_test(roads_that_split_are_understood),
                                      cmocka_unit_test(broken_files_are_named),
                                      cmocka_unit_test(missing_files_are_said_to_be)};
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,8 +122,8 @@ typedef struct dj__road {
 } dj__road;
 
 typedef struct dj__connection {
-  int incoming, connecting; /* roads */
-  bool at_start;            /* of the connecting road */
+  int incoming, connecting; /* roads; in a direct junction the second is the linked one */
+  bool at_start;            /* of the second */
   int link0, n_link;        /* pairs (from, to) of lane ids in map.lane_link */
 } dj__connection;
 
@@ -139,6 +139,7 @@ typedef struct dj__junction {
   char id[32], name[64];
   int connection0, n_connection; /* map.connection */
   bool roundabout;               /* one of a roundabout's entries */
+  bool direct;                   /* its roads meet without roads between them (splits, entries) */
   double x, y, z, radius;        /* of the area */
   double cycle;                  /* s, of its lights; 0: none */
   int outline0, n_outline; /* map.outline: its asphalt, counter-clockwise; 0: only its lanes' */

@@ -74,8 +74,13 @@ static dj_status copy_route(dj__route *to, const dj__route *from) {
 
 static dj_status take_route(dj__world *w) {
   const dj__world_config *c = &w->config;
-  if (!c->route)
-    return dj__map_random_route(c->map, c->seed, w->traffic->toy ? 30 : 500, &w->route);
+  if (!c->route) { /* shorter where the map is small */
+    const double long_enough = w->traffic->toy ? 30 : 500, short_enough = 30;
+    dj_status s = DJ_E_NOT_FOUND;
+    for (double d = long_enough; d >= short_enough && s == DJ_E_NOT_FOUND; d *= 0.5)
+      s = dj__map_random_route(c->map, c->seed, d, &w->route);
+    return s;
+  }
   if (c->route->n < 1) return dj_error(DJ_E_INVALID, "a route has at least one lane");
   for (int k = 0; k < c->route->n; k++)
     if (c->route->lane[k] < 0 || c->route->lane[k] >= c->map->n_lane)

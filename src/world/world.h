@@ -138,7 +138,8 @@ typedef struct dj__world_config {
   const dj__map *map;
   uint64_t seed;
   const char *vehicle;    /* of the ego; NULL: "car" */
-  const dj__route *route; /* the ego's; copied. NULL: a random one of 500 m */
+  const dj__route *route; /* the ego's; copied. NULL: a random one of 500 m, or less on a small
+                              map */
   int n_vehicle, n_cyclist, n_pedestrian, n_parked; /* moving motor vehicles, ... */
   double radius; /* m: agents live this near the ego, and are moved when left behind; 0: anywhere on
                     the map */

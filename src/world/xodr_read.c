@@ -549,7 +549,14 @@ static void start_junction(reader *r, const char **at) {
   copy_id(r, at, "id", j->id);
   const char *name = find(at, "name");
   (void)snprintf(j->name, sizeof j->name, "%.63s", name ? name : "");
+  const char *type = find(at, "type");
+  j->direct = type && strcmp(type, "direct") == 0;
   j->connection0 = r->b.m->n_connection;
+}
+
+/* What a connection's second road is called: in a direct junction it is no road of the junction. */
+static const char *second_road(const dj__junction *j) {
+  return j->direct ? "linkedRoad" : "connectingRoad";
 }
 
 static void start_connection(reader *r, const char **at) {
@@ -562,8 +569,10 @@ static void start_connection(reader *r, const char **at) {
   w->line = (int)XML_GetCurrentLineNumber(r->p);
   w->junction = r->b.m->n_junction - 1;
   copy_id(r, at, "incomingRoad", w->incoming);
-  copy_id(r, at, "connectingRoad", w->connecting);
-  if (!r->b.failed) r->b.m->junction[w->junction].n_connection++;
+  if (r->b.failed) return;
+  dj__junction *j = &r->b.m->junction[w->junction];
+  copy_id(r, at, second_road(j), w->connecting);
+  j->n_connection++;
 }
 
 static void lane_link(reader *r, const char **at) {
@@ -827,7 +836,8 @@ static dj_status resolve_roads(reader *r, const named *roads, const named *junct
     c->incoming = look_up(roads, m->n_road, w->incoming);
     c->connecting = look_up(roads, m->n_road, w->connecting);
     if (c->incoming < 0) return missing(r, w->line, "incomingRoad", w->incoming);
-    if (c->connecting < 0) return missing(r, w->line, "connectingRoad", w->connecting);
+    if (c->connecting < 0)
+      return missing(r, w->line, second_road(&m->junction[w->junction]), w->connecting);
   }
   return DJ_OK;
 }

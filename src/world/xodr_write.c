@@ -283,12 +283,13 @@ static void write_junction(FILE *f, const dj__map *m, int junction) {
   (void)fputs("<junction", f);
   attribute(f, "name", j->name);
   attribute(f, "id", j->id);
-  (void)fputs(" type=\"default\">\n", f);
+  attribute(f, "type", j->direct ? "direct" : "default");
+  (void)fputs(">\n", f);
   for (int i = 0; i < j->n_connection; i++) {
     const dj__connection *c = &m->connection[j->connection0 + i];
     (void)fprintf(f, "<connection id=\"%d\"", i);
     attribute(f, "incomingRoad", m->road[c->incoming].id);
-    attribute(f, "connectingRoad", m->road[c->connecting].id);
+    attribute(f, j->direct ? "linkedRoad" : "connectingRoad", m->road[c->connecting].id);
     attribute(f, "contactPoint", c->at_start ? "start" : "end");
     (void)fputc('>', f);
     for (int k = c->link0; k < c->link0 + c->n_link; k++)
