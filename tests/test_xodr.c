@@ -240,6 +240,18 @@ static void junctions_of_others_are_understood(void **state) {
   dj__map_destroy(m);
 }
 
+/* Sections of a micrometre to some centimetres, as converters leave them, are no lanes to be on. */
+static void slivers_of_sections_are_passed_through(void **state) {
+  (void)state;
+  dj__map *m = fixture("dialect-slivers.xodr");
+  assert_int_equal(m->road[0].n_section, 2);
+  int first = lane_of(m, "1", 0, -1), last = lane_of(m, "1", 1, -1);
+  assert_int_equal(m->lane[first].n_succ, 1);
+  assert_true(leads_to(m, first, last));
+  assert_true(fabs(m->lane[first].length - 60) < 0.2 && fabs(m->lane[last].length - 60) < 0.2);
+  dj__map_destroy(m);
+}
+
 /* A direct junction: roads meet in it without roads of its own between them. */
 static void roads_that_split_are_understood(void **state) {
   (void)state;
@@ -326,7 +338,8 @@ int main(void) {
                                      cmocka_unit_test(left_hand_traffic_is_driven_on_the_left),
                                      cmocka_unit_test(lanes_go_on_from_section_to_section),
                                      cmocka_unit_test(junctions_of_others_are_understood),
-                                     cmocka_unit_test(roads_that_split_are_understood),
+                                     cmocka_unit_test(slivers_of_sections_are_passed_through),
+      cmocka_unit_test(roads_that_split_are_understood),
                                      cmocka_unit_test(broken_files_are_named),
                                      cmocka_unit_test(missing_files_are_said_to_be)};
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -317,7 +317,8 @@ static bool on_path(const dj__traffic *t, int i, double x, double y, double reac
     const dj__lane *l = &map->lane[m->path[k]];
     const dj__lane_point *p = map->point + l->point0;
     double step = l->length / (l->n_point - 1);
-    int from = base < 0 ? (int)(-base / step) : 0, stride = step < 1 ? (int)(2 / step) : 2;
+    int from = base < 0 ? (int)fmin(-base / step, l->n_point - 1) : 0,
+        stride = step < 1 ? (int)(2 / step) : 2;
     for (int q = from; q < l->n_point; q += stride) {
       double dx = x - p[q].x, dy = y - p[q].y, d2 = dx * dx + dy * dy;
       if (d2 >= best) continue;

@@ -34,6 +34,7 @@ enum {
 #define MAX_TURN  20.0 /* rad within one piece */
 #define MAX_FILE  ((size_t)256 << 20)
 #define MAX_SLACK 0.5 /* m by which a road's length may differ from its pieces' */
+#define SLIVER    0.2 /* m: lane sections shorter than this are no places to be */
 
 #define ELEMENTS(X)                                                                                \
   X(OpenDRIVE)                                                                                     \
@@ -439,9 +440,43 @@ static void end_section(reader *r) {
            k->s, l[i].id, l[i - 1].id);
 }
 
+/* Where lane `id` of a section goes on (or comes from): an id in the section or road behind. */
+static int passed_on(const dj__map *m, int section, int id, bool forward) {
+  int i = id ? dj__section_lane(m, section, id) : -1;
+  return i < 0 ? 0 : forward ? m->road_lane[i].succ : m->road_lane[i].pred;
+}
+
+/* Converters leave lane sections of a micrometre. The one before reaches over such a sliver, or the
+ * one behind if it is the first; links of lanes go through it. */
+static void drop_slivers(dj__map *m, dj__road *o) {
+  for (int j = o->section0; j < o->section0 + o->n_section && o->n_section > 1;) {
+    const bool first = j == o->section0, last = j + 1 == o->section0 + o->n_section;
+    const double from = m->section[j].s, to = last ? o->length : m->section[j + 1].s;
+    if (to - from >= SLIVER) {
+      j++;
+      continue;
+    }
+    for (int side = 0; side < 2; side++) { /* of the section before, of the one behind */
+      if (side ? last : first) continue;
+      const dj__section *k = &m->section[side ? j + 1 : j - 1];
+      for (int i = k->lane0; i < k->lane0 + k->n_lane; i++) {
+        dj__road_lane *l = &m->road_lane[i];
+        if (side)
+          l->pred = passed_on(m, j, l->pred, false);
+        else
+          l->succ = passed_on(m, j, l->succ, true);
+      }
+    }
+    if (first) m->section[j + 1].s = from;
+    for (int i = j; i + 1 < m->n_section; i++) m->section[i] = m->section[i + 1];
+    m->n_section--;
+    o->n_section--;
+  }
+}
+
 static void end_road(reader *r) {
   dj__road *o = this_road(r);
-  const dj__map *m = r->b.m;
+  dj__map *m = r->b.m;
   if (r->b.failed || r->status) return;
   if (o->n_geom == 0) {
     fail(r, DJ_E_FORMAT, "road %s: expected a planView with a geometry", o->id);
@@ -457,6 +492,7 @@ static void end_road(reader *r) {
          last->s + last->length);
   static const double usual[] = {50 / 3.6, 60 / 3.6, 80 / 3.6, 120 / 3.6, 2.5};
   if (!(o->speed > 0)) o->speed = usual[o->zone];
+  drop_slivers(m, o);
 }
 
 /* ---- objects and signals ---- */
