@@ -118,7 +118,7 @@ typedef enum dj_precision { DJ_PRECISION_F32, DJ_PRECISION_BF16 } dj_precision;
 /* Passes; each can be switched off, and the result stays the same (to rounding). */
 typedef enum dj_pass {
   DJ_PASS_SIMPLIFY = 1 << 0,  /* dead code, common subexpressions */
-  DJ_PASS_FUSION = 1 << 1,    /* bias and activation into matmul/conv, elementwise chains */
+  DJ_PASS_FUSION = 1 << 1,    /* into batch norm, matmul and conv; elementwise chains */
   DJ_PASS_MEMORY = 1 << 2,    /* reuse of dead values' memory; off: every value has its own */
   DJ_PASS_SCHEDULE = 1 << 3,  /* memory-aware order; off: order of creation */
   DJ_PASS_RECOMPUTE = 1 << 4, /* values of segments are made again; off: kept */

@@ -15,12 +15,14 @@
 #include "dojo/ops.h"
 #include "engine/op.h"
 
-/* max_pool (x) -> y; max_pool_grad (x, y, dy) -> dx: dy goes to the first maximum of its window in
- * row-major order. avg_pool (x) -> y; avg_pool_grad (dy) -> dx of size in_h, in_w; each is the
- * other's gradient. Every window touches at least one pixel that is not padding. */
+/* max_pool (x) -> y, place; max_pool_grad (place, dy) -> dx of size in_h, in_w: dy goes to the
+ * first maximum of its window in row-major order. `place` (like y; u8 where a window has at most
+ * 256 pixels, else i32) is that pixel's row * kernel width + column in the window. avg_pool (x) ->
+ * y; avg_pool_grad (dy) -> dx of size in_h, in_w; each is the other's gradient. Every window
+ * touches at least one pixel that is not padding. */
 typedef struct dj__pool_attr {
   int kernel[2], stride[2], pad[4]; /* top, left, bottom, right */
-  int64_t in_h, in_w;               /* avg_pool_grad */
+  int64_t in_h, in_w;               /* gradients */
 } dj__pool_attr;
 
 /* resize (x) -> y of size h, w; resize_grad (dy) -> dx of size h, w; each is the other's gradient.
@@ -59,11 +61,23 @@ static inline dj__lerp dj__resize_linear(int64_t i, int64_t in, int64_t out) {
  *     -> dx, dscale, dshift;  rms_norm_grad (x, scale, inv_rms, dy) -> dx, dscale
  * x, y, dx, dy follow the precision; everything else is f32. Statistics pass no gradient on by
  * themselves: their effect on y is in dx.
+ *
+ * What fusion makes of batch norm: batch_norm (x, scale, shift, residual) gives y + residual, and
+ * either form with `relu` its positive part; batch_norm_grad (x, scale, mean, inv_std, dy, shift)
+ * with `relu` is the gradient of the form without a residual: dy counts where y, which it makes
+ * again, is positive.
  */
 typedef struct dj__norm_attr {
   float eps;
   int groups; /* group_norm; else 0 */
+  int relu;   /* batch_norm; 0 or 1 */
 } dj__norm_attr;
+
+/* Batch norm's factor of x - mean: by one formula in both directions, so that both see the same
+ * sign of y. */
+static inline float dj__norm_factor(float inv_std, float scale) {
+  return inv_std * scale;
+}
 
 /* running_update (running_mean, running_var, mean, inv_std), all (C): writes the first two.
  * r += momentum * (s - r), with the batch variance (1 / inv_std^2 - eps) * unbias. */

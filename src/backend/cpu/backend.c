@@ -151,7 +151,9 @@ static int usable_cores(void) {
 }
 
 /* Large blocks come straight from the system, on huge pages where it gives them, and touched once
- * so that no step pays for page faults. */
+ * so that no step pays for page faults. The system clears a page when it is touched, and a virtual
+ * machine may have to fetch it from its host first, which takes ten times as long: so by all
+ * cores, page by page. */
 static void *cpu_alloc(size_t bytes) {
   if (bytes < HUGE_PAGE) {
     void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
@@ -166,9 +168,8 @@ static void *cpu_alloc(size_t bytes) {
   if (p > raw) munmap(raw, (size_t)(p - raw));
   if (raw + span > p + size) munmap(p + size, (size_t)(raw + span - (p + size)));
   madvise(p, size, MADV_HUGEPAGE); /* advice: failing is no harm */
-  // The system clears pages as they are touched; large blocks by all cores at once.
   const int64_t huge = (int64_t)((size + HUGE_PAGE - 1) / HUGE_PAGE);
-#pragma omp parallel for schedule(static, 8) num_threads(huge > 32 ? usable_cores() : 1)
+#pragma omp parallel for schedule(static, 1) num_threads(huge > 1 ? usable_cores() : 1)
   for (int64_t k = 0; k < huge; k++)
     for (size_t i = (size_t)k * HUGE_PAGE; i < size && i < (size_t)(k + 1) * HUGE_PAGE; i += page)
       ((volatile char *)p)[i] = 0;

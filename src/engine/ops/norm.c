@@ -10,6 +10,7 @@
  */
 #include "dojo/ops.h"
 #include "engine/attrs.h"
+#include "engine/ewise.h"
 #include "engine/graph.h"
 #include "engine/ops/common.h"
 
@@ -90,11 +91,18 @@ static dj_status backward_infer(dj__infer *s, dj_shape stats) {
 
 static dj_status batch_norm_infer(dj__infer *s) {
   DJ_TRY(want_x(s, 2));
+  if (s->n_in > 3) DJ_TRY(dj__want_shape(s, 3, &s->in[0].shape));
   return forward_infer(s, channels_of(s));
 }
 static dj_status batch_norm_grad_infer(dj__infer *s) {
+  const dj__norm_attr *a = s->attr;
+  dj_shape c = {0};
   DJ_TRY(want_x(s, 2));
-  return backward_infer(s, channels_of(s));
+  c = channels_of(s);
+  if ((s->n_in > 5) != (a->relu != 0))
+    return dj__bad(s, "shift and relu belong together; %d inputs, relu %d", s->n_in, a->relu);
+  if (s->n_in > 5) DJ_TRY(dj__want_f32(s, 5, &c));
+  return backward_infer(s, c);
 }
 static dj_status layer_norm_infer(dj__infer *s) {
   DJ_TRY(want_x(s, 1));
@@ -153,8 +161,16 @@ static void norm_backward(dj_graph *g, const dj__node *n, const dj_val *dout, dj
   dj__op op = n->op == DJ__OP_batch_norm   ? DJ__OP_batch_norm_grad
               : n->op == DJ__OP_layer_norm ? DJ__OP_layer_norm_grad
                                            : DJ__OP_group_norm_grad;
-  dj_val in[] = {n->in[0], n->in[1], n->out[1], n->out[2], dout[0]};
-  dj_val dx = dj__emit(g, op, in, 5, n->attr, n->attr_size);
+  dj__norm_attr a = *(const dj__norm_attr *)n->attr;
+  dj_val in[] = {n->in[0], n->in[1], n->out[1], n->out[2], dout[0], n->in[2]};
+  if (n->n_in > 3) { // both summands have the gradient behind the activation
+    if (a.relu)
+      in[4] = dj__emit(g, DJ__OP_relu_grad, (dj_val[]){n->out[0], in[4]}, 2,
+                       &(dj__ewise_attr){0, 0}, sizeof(dj__ewise_attr));
+    din[3] = in[4];
+    a.relu = 0;
+  }
+  dj_val dx = dj__emit(g, op, in, a.relu ? 6 : 5, &a, sizeof a);
   if (dx == DJ_NONE) return;
   din[0] = dx;
   din[1] = dj__sibling(g, dx, 1);
@@ -206,12 +222,13 @@ static dj_status norm_ref(const dj__call *call) {
   const dj__norm_attr *a = call->attr;
   geometry m = geometry_of(call->op, &call->in[0].shape, a);
   int64_t gc = m.c / m.groups;
-  const float *x = call->in[0].data;     // (outer, inner, C) f32
-  const float *scale = call->in[1].data; // (C) f32
-  const float *shift = call->in[2].data; // (C) f32
-  float *y = call->out[0].data;          // (outer, inner, C) f32
-  float *mean = call->out[1].data;       // (outer, groups) f32
-  float *inv_std = call->out[2].data;    // (outer, groups) f32
+  const float *x = call->in[0].data;                            // (outer, inner, C) f32
+  const float *scale = call->in[1].data;                        // (C) f32
+  const float *shift = call->in[2].data;                        // (C) f32
+  const float *more = call->n_in > 3 ? call->in[3].data : NULL; // (outer, inner, C) f32
+  float *y = call->out[0].data;                                 // (outer, inner, C) f32
+  float *mean = call->out[1].data;                              // (outer, groups) f32
+  float *inv_std = call->out[2].data;                           // (outer, groups) f32
   for (int64_t o = 0; o < m.outer; o++)
     for (int64_t j = 0; j < m.groups; j++) {
       moments v = moments_of(&m, x, o, j);
@@ -221,7 +238,9 @@ static dj_status norm_ref(const dj__call *call) {
       for (int64_t i = 0; i < m.inner; i++)
         for (int64_t c = j * gc; c < (j + 1) * gc; c++) {
           int64_t at = (o * m.inner + i) * m.c + c;
-          y[at] = (float)(((double)x[at] - v.mean) * inv * (double)scale[c] + (double)shift[c]);
+          double to = ((double)x[at] - v.mean) * inv * (double)scale[c] + (double)shift[c];
+          if (more) to += (double)more[at];
+          y[at] = (float)(a->relu && to <= 0 ? 0 : to);
         }
     }
   return DJ_OK;
@@ -247,43 +266,54 @@ static dj_status rms_norm_ref(const dj__call *call) {
 /*
  * With xh = (x - mean) * inv and t = dy * scale, over a group of n elements:
  *   dx = inv * (t - mean(t) - xh * mean(t * xh));  dscale = sum(dy * xh), dshift = sum(dy).
- * rms_norm: the same without a mean, so that mean(t) drops out. `stats` has the mean (NULL for 0)
- * and inv_std.
+ * rms_norm: the same without a mean, so that mean(t) drops out.
  */
-static void dx_of_group(const geometry *m, const dj__call *call, const float *dy, double mean,
-                        double inv, bool centred, int64_t o, int64_t j) {
+typedef struct grad_in {
+  const float *x, *scale, *mean, *inv, *dy; // mean: NULL for 0
+  const float *shift;                       // NULL: no activation
+} grad_in;
+
+/* dy of one element of channel c, behind the activation. */
+static double behind(const grad_in *in, int64_t at, double mean, double inv, int64_t c) {
+  if (in->shift &&
+      !(((double)in->x[at] - mean) * inv * (double)in->scale[c] + (double)in->shift[c] > 0))
+    return 0;
+  return (double)in->dy[at];
+}
+
+static void dx_of_group(const geometry *m, const grad_in *in, float *dx, int64_t o, int64_t j) {
   int64_t gc = m->c / m->groups, n = m->inner * gc;
-  const float *x = call->in[0].data, *scale = call->in[1].data;
-  float *dx = call->out[0].data;
-  double st = 0, sth = 0;
+  double mean = in->mean ? (double)in->mean[o * m->groups + j] : 0;
+  double inv = (double)in->inv[o * m->groups + j], st = 0, sth = 0;
   for (int64_t i = 0; i < m->inner; i++)
     for (int64_t c = j * gc; c < (j + 1) * gc; c++) {
       int64_t at = (o * m->inner + i) * m->c + c;
-      double t = (double)dy[at] * (double)scale[c];
+      double t = behind(in, at, mean, inv, c) * (double)in->scale[c];
       st += t;
-      sth += t * ((double)x[at] - mean) * inv;
+      sth += t * ((double)in->x[at] - mean) * inv;
     }
-  st = centred ? st / (double)n : 0;
+  st = in->mean ? st / (double)n : 0;
   sth /= (double)n;
   for (int64_t i = 0; i < m->inner; i++)
     for (int64_t c = j * gc; c < (j + 1) * gc; c++) {
       int64_t at = (o * m->inner + i) * m->c + c;
-      double xh = ((double)x[at] - mean) * inv;
-      dx[at] = (float)(inv * ((double)dy[at] * (double)scale[c] - st - xh * sth));
+      double xh = ((double)in->x[at] - mean) * inv, t = behind(in, at, mean, inv, c);
+      dx[at] = (float)(inv * (t * (double)in->scale[c] - st - xh * sth));
     }
 }
 
 /* dscale and dshift (NULL if there is none) of one channel. */
-static void dparam_of_channel(const geometry *m, const float *x, const float *dy, const float *mean,
-                              const float *inv, int64_t c, float *dscale, float *dshift) {
+static void dparam_of_channel(const geometry *m, const grad_in *in, int64_t c, float *dscale,
+                              float *dshift) {
   double ds = 0, db = 0;
   for (int64_t o = 0; o < m->outer; o++) {
     int64_t stat = o * m->groups + c / (m->c / m->groups);
-    double mu = mean ? (double)mean[stat] : 0;
+    double mu = in->mean ? (double)in->mean[stat] : 0, inv = (double)in->inv[stat];
     for (int64_t i = 0; i < m->inner; i++) {
       int64_t at = (o * m->inner + i) * m->c + c;
-      ds += (double)dy[at] * ((double)x[at] - mu) * (double)inv[stat];
-      db += (double)dy[at];
+      double dy = behind(in, at, mu, inv, c);
+      ds += dy * ((double)in->x[at] - mu) * inv;
+      db += dy;
     }
   }
   dscale[c] = (float)ds;
@@ -293,24 +323,24 @@ static void dparam_of_channel(const geometry *m, const float *x, const float *dy
 static dj_status norm_grad_ref(const dj__call *call) {
   bool rms = call->op == DJ__OP_rms_norm_grad;
   geometry m = geometry_of(call->op, &call->in[0].shape, call->attr);
-  const float *x = call->in[0].data;                 // (outer, inner, C) f32
-  const float *mean = rms ? NULL : call->in[2].data; // (outer, groups) f32
-  const float *inv = call->in[rms ? 2 : 3].data;     // (outer, groups) f32
-  const float *dy = call->in[rms ? 3 : 4].data;      // (outer, inner, C) f32
-  float *dscale = call->out[1].data;                 // (C) f32
-  float *dshift = rms ? NULL : call->out[2].data;    // (C) f32
+  grad_in in = {.x = call->in[0].data,                              // (outer, inner, C) f32
+                .scale = call->in[1].data,                          // (C) f32
+                .mean = rms ? NULL : call->in[2].data,              // (outer, groups) f32
+                .inv = call->in[rms ? 2 : 3].data,                  // (outer, groups) f32
+                .dy = call->in[rms ? 3 : 4].data,                   // (outer, inner, C) f32
+                .shift = call->n_in > 5 ? call->in[5].data : NULL}; // (C) f32
+  float *dscale = call->out[1].data;                                // (C) f32
+  float *dshift = rms ? NULL : call->out[2].data;                   // (C) f32
   for (int64_t o = 0; o < m.outer; o++)
-    for (int64_t j = 0; j < m.groups; j++) {
-      int64_t stat = o * m.groups + j;
-      dx_of_group(&m, call, dy, mean ? (double)mean[stat] : 0, (double)inv[stat], !rms, o, j);
-    }
-  for (int64_t c = 0; c < m.c; c++) dparam_of_channel(&m, x, dy, mean, inv, c, dscale, dshift);
+    for (int64_t j = 0; j < m.groups; j++) dx_of_group(&m, &in, call->out[0].data, o, j);
+  for (int64_t c = 0; c < m.c; c++) dparam_of_channel(&m, &in, c, dscale, dshift);
   return DJ_OK;
 }
 
 /* ---- samples ---- */
 
 static const dj__norm_attr eps5 = {.eps = 1e-5f}, eps3 = {.eps = 1e-3f};
+static const dj__norm_attr eps5_relu = {.eps = 1e-5f, .relu = 1};
 static const dj__norm_attr groups1 = {.eps = 1e-5f, .groups = 1};
 static const dj__norm_attr groups2 = {.eps = 1e-5f, .groups = 2};
 static const dj__norm_attr groups5 = {.eps = 1e-3f, .groups = 5};
@@ -362,8 +392,36 @@ static const dj__norm_attr groups8 = {.eps = 1e-5f, .groups = 8};
   X("threads", ARGS(3, 25, 32, 40), ARGS(3, 8), 40, groups8, false)                                \
   X("bench_32x32x64x64", ARGS(32, 32, 64, 64), ARGS(32, 8), 64, groups8, true)
 
-static const dj__sample batch_norm_samples[] = {BATCH_SAMPLES(NORM)};
-static const dj__sample batch_norm_grad_samples[] = {BATCH_SAMPLES(NORM_GRAD)};
+/* Fused forms. Forward the channels keep clear of the kink, on or off as a whole, for the gradient
+ * check. */
+#define FUSED(nm, n, x, C, at, b)                                                                  \
+  {.label = nm,                                                                                    \
+   .n_in = n,                                                                                      \
+   .in = {DJ__F32(x), DJ__F32(C), DJ__F32(C), DJ__F32(x)},                                         \
+   .range = {[2] = {.lo = -30, .hi = 30, .away = 9}},                                              \
+   DJ__ATTR(at),                                                                                   \
+   .bench = b},
+#define RELU_GRAD(nm, x, C, b)                                                                     \
+  {.label = nm,                                                                                    \
+   .n_in = 6,                                                                                      \
+   .in = {DJ__F32(x), DJ__F32(C), DJ__F32(C), DJ__F32(C), DJ__F32(x), DJ__F32(C)},                 \
+   .range = {[3] = {.lo = 0.5f, .hi = 2.0f}},                                                      \
+   DJ__ATTR(eps5_relu),                                                                            \
+   .bench = b},
+#define RELU_GRAD_SAMPLES(X)                                                                       \
+  X("relu", ARGS(2, 3, 5, 16), 16, false)                                                          \
+  X("relu_odd", ARGS(3, 5, 2, 13), 13, false)                                                      \
+  X("relu_threads", ARGS(3, 20, 50, 37), 37, false)                                                \
+  X("bench_relu_32x32x64x64", ARGS(32, 32, 64, 64), 64, true)
+
+static const dj__sample batch_norm_samples[] = {
+    BATCH_SAMPLES(NORM) FUSED("relu", 3, ARGS(2, 3, 5, 16), 16, eps5_relu, false)
+        FUSED("residual", 4, ARGS(2, 3, 5, 16), 16, eps5, false)
+            FUSED("residual_relu", 4, ARGS(2, 3, 5, 35), 35, eps5_relu, false)
+                FUSED("residual_threads", 4, ARGS(3, 20, 50, 37), 37, eps5_relu, false)
+                    FUSED("bench_relu_32x32x64x64", 3, ARGS(32, 32, 64, 64), 64, eps5_relu, true)};
+static const dj__sample batch_norm_grad_samples[] = {BATCH_SAMPLES(NORM_GRAD)
+                                                         RELU_GRAD_SAMPLES(RELU_GRAD)};
 static const dj__sample layer_norm_samples[] = {ROW_SAMPLES(NORM)};
 static const dj__sample layer_norm_grad_samples[] = {ROW_SAMPLES(NORM_GRAD)};
 static const dj__sample rms_norm_samples[] = {ROW_SAMPLES(RMS)};
@@ -371,11 +429,16 @@ static const dj__sample rms_norm_grad_samples[] = {ROW_SAMPLES(RMS_GRAD)};
 static const dj__sample group_norm_samples[] = {GROUP_SAMPLES(NORM)};
 static const dj__sample group_norm_grad_samples[] = {GROUP_SAMPLES(NORM_GRAD)};
 
-enum { FOLLOW_X = 1u, FOLLOW_X_DY = 1u | 1u << 4, FOLLOW_X_DY_RMS = 1u | 1u << 3 };
+enum {
+  FOLLOW_X = 1u,
+  FOLLOW_X_MORE = 1u | 1u << 3,
+  FOLLOW_X_DY = 1u | 1u << 4,
+  FOLLOW_X_DY_RMS = 1u | 1u << 3
+};
 
-DJ__DEFINE_OP(batch_norm, 3, 3, 3, DJ__FOLLOW, FOLLOW_X, 0, batch_norm_infer, norm_backward,
+DJ__DEFINE_OP(batch_norm, 3, 4, 3, DJ__FOLLOW, FOLLOW_X_MORE, 0, batch_norm_infer, norm_backward,
               norm_cost, norm_ref, batch_norm_samples);
-DJ__DEFINE_OP(batch_norm_grad, 5, 5, 3, DJ__FOLLOW, FOLLOW_X_DY, 0, batch_norm_grad_infer,
+DJ__DEFINE_OP(batch_norm_grad, 5, 6, 3, DJ__FOLLOW, FOLLOW_X_DY, 0, batch_norm_grad_infer,
               DJ__NO_GRAD, norm_cost, norm_grad_ref, batch_norm_grad_samples);
 DJ__DEFINE_OP(layer_norm, 3, 3, 3, DJ__FOLLOW, FOLLOW_X, 0, layer_norm_infer, norm_backward,
               norm_cost, norm_ref, layer_norm_samples);

@@ -1,8 +1,8 @@
 /*
  * Pooling and resizing of images (N, H, W, C). Max pooling sends its gradient to the first maximum
- * of a window; average pooling and resizing are linear, so that each and its gradient op are each
- * other's gradients. Padding never takes part: it is neither a candidate for the maximum nor
- * counted in an average. Global pooling is a mean over both image axes.
+ * of a window, whose place it keeps; average pooling and resizing are linear, so that each and its
+ * gradient op are each other's gradients. Padding never takes part: it is neither a candidate for
+ * the maximum nor counted in an average. Global pooling is a mean over both image axes.
  */
 #include "dojo/ops.h"
 #include "engine/attrs.h"
@@ -45,28 +45,44 @@ static dj_status pool_infer(dj__infer *s) {
   return DJ_OK;
 }
 
-static dj_status max_pool_grad_infer(dj__infer *s) {
-  int64_t out[2] = {0};
-  DJ_TRY(dj__want_float(s, 0, 4));
-  const int64_t *x = s->in[0].shape.dim;
-  DJ_TRY(pool_size(s, s->attr, x[1], x[2], out));
-  DJ_TRY(dj__want_shape(s, 1, &DJ_SHAPE(x[0], out[0], out[1], x[3])));
-  DJ_TRY(dj__want_shape(s, 2, &DJ_SHAPE(x[0], out[0], out[1], x[3])));
-  s->out[0].shape = s->in[0].shape;
+static dj_dtype index_dtype(const dj__pool_attr *a) {
+  return (int64_t)a->kernel[0] * a->kernel[1] <= 256 ? DJ_U8 : DJ_I32;
+}
+
+static dj_status max_pool_infer(dj__infer *s) {
+  DJ_TRY(pool_infer(s));
+  if ((int64_t)((const dj__pool_attr *)s->attr)->kernel[0] *
+          ((const dj__pool_attr *)s->attr)->kernel[1] >
+      INT32_MAX)
+    return dj__bad(s, "windows of more than %d pixels", INT32_MAX);
+  dj__set_out(s, 1, index_dtype(s->attr), s->out[0].shape);
   return DJ_OK;
 }
 
-static dj_status avg_pool_grad_infer(dj__infer *s) {
+/* Of both gradients: input i is dy; dx has the size in_h, in_w. */
+static dj_status grad_infer(dj__infer *s, int i) {
   const dj__pool_attr *a = s->attr;
   int64_t out[2] = {0};
-  DJ_TRY(dj__want_float(s, 0, 4));
-  const int64_t *dy = s->in[0].shape.dim;
+  DJ_TRY(dj__want_float(s, i, 4));
+  const int64_t *dy = s->in[i].shape.dim;
   DJ_TRY(pool_size(s, a, a->in_h, a->in_w, out));
   if (out[0] != dy[1] || out[1] != dy[2])
     return dj__bad(s, "an image of %lld x %lld is pooled to %lld x %lld, not to %lld x %lld",
                    (long long)a->in_h, (long long)a->in_w, (long long)out[0], (long long)out[1],
                    (long long)dy[1], (long long)dy[2]);
-  s->out[0].shape = DJ_SHAPE(dy[0], a->in_h, a->in_w, dy[3]);
+  dj__set_out(s, 0, s->in[i].dtype, DJ_SHAPE(dy[0], a->in_h, a->in_w, dy[3]));
+  return DJ_OK;
+}
+
+static dj_status avg_pool_grad_infer(dj__infer *s) {
+  return grad_infer(s, 0);
+}
+
+static dj_status max_pool_grad_infer(dj__infer *s) {
+  DJ_TRY(grad_infer(s, 1));
+  if (s->in[0].dtype != index_dtype(s->attr) || !dj_shape_equal(&s->in[0].shape, &s->in[1].shape))
+    return dj__bad(s, "input 0 must be the places that max_pool gives, %s and of dy's shape",
+                   dj_dtype_name(index_dtype(s->attr)));
   return DJ_OK;
 }
 
@@ -86,16 +102,22 @@ static dj_status resize_infer(dj__infer *s) {
 
 /* ---- gradients ---- */
 
-static void max_pool_backward(dj_graph *g, const dj__node *n, const dj_val *dout, dj_val *din) {
-  din[0] = dj__emit(g, DJ__OP_max_pool_grad, (dj_val[]){n->in[0], n->out[0], dout[0]}, 3, n->attr,
-                    n->attr_size);
-}
-
-static void avg_pool_backward(dj_graph *g, const dj__node *n, const dj_val *dout, dj_val *din) {
+/* Attribute of a gradient: with the size of x. */
+static dj__pool_attr with_size(dj_graph *g, const dj__node *n) {
   dj__pool_attr a = *(const dj__pool_attr *)n->attr;
   dj_shape x = dj_val_shape(g, n->in[0]);
   a.in_h = x.dim[1];
   a.in_w = x.dim[2];
+  return a;
+}
+
+static void max_pool_backward(dj_graph *g, const dj__node *n, const dj_val *dout, dj_val *din) {
+  dj__pool_attr a = with_size(g, n);
+  din[0] = dj__emit(g, DJ__OP_max_pool_grad, (dj_val[]){n->out[1], dout[0]}, 2, &a, sizeof a);
+}
+
+static void avg_pool_backward(dj_graph *g, const dj__node *n, const dj_val *dout, dj_val *din) {
+  dj__pool_attr a = with_size(g, n);
   din[0] = dj__emit(g, DJ__OP_avg_pool_grad, dout, 1, &a, sizeof a);
 }
 
@@ -147,40 +169,52 @@ static window window_at(const dj__pool_attr *a, int64_t h, int64_t w, int64_t oh
   return (window){h0 > 0 ? h0 : 0, h1 < h ? h1 : h, w0 > 0 ? w0 : 0, w1 < w ? w1 : w};
 }
 
-/* Offset in the image (w * C + c and so on) of the first maximum; NaN counts as one. */
-static int64_t argmax_of(const window *p, const float *x, int64_t w, int64_t ch, int64_t c) {
-  int64_t best = (p->h0 * w + p->w0) * ch + c;
-  for (int64_t i = p->h0; i < p->h1; i++)
-    for (int64_t j = p->w0; j < p->w1; j++) {
-      int64_t at = (i * w + j) * ch + c;
-      if (x[at] > x[best] || (x[at] != x[at] && x[best] == x[best])) best = at;
-    }
-  return best;
-}
-
 static dj_status max_pool_ref(const dj__call *call) {
+  const dj__pool_attr *a = call->attr;
   const int64_t *xd = call->in[0].shape.dim, *yd = call->out[0].shape.dim;
+  const int64_t image = xd[1] * xd[2] * xd[3];
   const float *x = call->in[0].data; // (N, H, W, C) f32
   float *y = call->out[0].data;      // (N, OH, OW, C) f32
-  for (int64_t n = 0; n < yd[0]; n++, x += xd[1] * xd[2] * xd[3])
-    for (int64_t i = 0; i < yd[1] * yd[2]; i++, y += yd[3]) {
-      window p = window_at(call->attr, xd[1], xd[2], i / yd[2], i % yd[2]);
-      for (int64_t c = 0; c < yd[3]; c++) y[c] = x[argmax_of(&p, x, xd[2], xd[3], c)];
-    }
+  void *place = call->out[1].data;   // (N, OH, OW, C) u8 or i32
+  for (int64_t u = 0, count = dj_shape_count(&call->out[0].shape); u < count; u++) {
+    const int64_t c = u % yd[3], j = u / yd[3] % yd[2], i = u / yd[3] / yd[2] % yd[1];
+    const float *from = x + u / yd[3] / yd[2] / yd[1] * image + c;
+    const window p = window_at(a, xd[1], xd[2], i, j);
+    int64_t best = p.h0 * xd[2] + p.w0; // pixel of the first maximum; NaN counts as one
+    for (int64_t h = p.h0; h < p.h1; h++)
+      for (int64_t w = p.w0; w < p.w1; w++) {
+        const float v = from[(h * xd[2] + w) * xd[3]], b = from[best * xd[3]];
+        if (v > b || (v != v && b == b)) best = h * xd[2] + w;
+      }
+    y[u] = from[best * xd[3]];
+    const int64_t code = (best / xd[2] - i * a->stride[0] + a->pad[0]) * a->kernel[1] +
+                         best % xd[2] - j * a->stride[1] + a->pad[1];
+    if (call->out[1].dtype == DJ_U8)
+      ((uint8_t *)place)[u] = (uint8_t)code;
+    else
+      ((int32_t *)place)[u] = (int32_t)code;
+  }
   return DJ_OK;
 }
 
 static dj_status max_pool_grad_ref(const dj__call *call) {
-  const int64_t *xd = call->in[0].shape.dim, *yd = call->in[2].shape.dim;
-  const float *x = call->in[0].data;  // (N, H, W, C) f32
-  const float *dy = call->in[2].data; // (N, OH, OW, C) f32
-  float *dx = call->out[0].data;      // (N, H, W, C) f32
+  const dj__pool_attr *a = call->attr;
+  const int64_t *xd = call->out[0].shape.dim, *yd = call->in[1].shape.dim;
+  const void *place = call->in[0].data; // (N, OH, OW, C) u8 or i32
+  const float *dy = call->in[1].data;   // (N, OH, OW, C) f32
+  float *dx = call->out[0].data;        // (N, H, W, C) f32
   memset(dx, 0, dj_tensor_bytes(&call->out[0]));
-  for (int64_t n = 0; n < yd[0]; n++, x += xd[1] * xd[2] * xd[3], dx += xd[1] * xd[2] * xd[3])
-    for (int64_t i = 0; i < yd[1] * yd[2]; i++, dy += yd[3]) {
-      window p = window_at(call->attr, xd[1], xd[2], i / yd[2], i % yd[2]);
-      for (int64_t c = 0; c < yd[3]; c++) dx[argmax_of(&p, x, xd[2], xd[3], c)] += dy[c];
-    }
+  for (int64_t u = 0, count = dj_shape_count(&call->in[1].shape); u < count; u++) {
+    const int64_t c = u % yd[3], j = u / yd[3] % yd[2], i = u / yd[3] / yd[2] % yd[1];
+    const int64_t code =
+        call->in[0].dtype == DJ_U8 ? ((const uint8_t *)place)[u] : ((const int32_t *)place)[u];
+    const int64_t h = i * a->stride[0] - a->pad[0] + code / a->kernel[1];
+    const int64_t w = j * a->stride[1] - a->pad[1] + code % a->kernel[1];
+    const int64_t n = u / yd[3] / yd[2] / yd[1];
+    if (code >= (int64_t)a->kernel[0] * a->kernel[1] || h < 0 || h >= xd[1] || w < 0 || w >= xd[2])
+      continue; // no place that max_pool gives
+    dx[((n * xd[1] + h) * xd[2] + w) * xd[3] + c] += dy[u];
+  }
   return DJ_OK;
 }
 
@@ -279,6 +313,8 @@ static dj_status resize_grad_ref(const dj__call *call) {
   X(pool_asymmetric, 1, 7, 5, 17, 3, 4, 2, 3, 2, 1, 0, 3, false)                                   \
   X(pool_skips_pixels, 1, 8, 8, 2, 1, 2, 3, 3, 0, 0, 0, 0, false)                                  \
   X(pool_whole_image, 3, 4, 5, 33, 4, 5, 4, 5, 0, 0, 0, 0, false)                                  \
+  X(pool_many_windows, 1, 6, 7, 18, 3, 3, 1, 1, 1, 1, 1, 1, false)                                 \
+  X(pool_wide_windows, 1, 20, 21, 5, 17, 18, 2, 2, 1, 0, 0, 1, false)                              \
   X(pool_threads, 3, 41, 40, 37, 3, 3, 2, 2, 1, 1, 1, 1, false)                                    \
   X(bench_pool_2x2, 32, 64, 128, 32, 2, 2, 2, 2, 0, 0, 0, 0, true)                                 \
   X(bench_pool_3x3_s2, 32, 64, 128, 64, 3, 3, 2, 2, 1, 1, 1, 1, true)
@@ -290,6 +326,11 @@ static dj_status resize_grad_ref(const dj__call *call) {
 POOL_SAMPLES(POOL_ATTR)
 #define POOL_Y(N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr)                                         \
   DJ__F32(N, POOL_OUT(H, KH, sh, pt, pb), POOL_OUT(W, KW, sw, pl, pr), C)
+#define POOL_PLACE(N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr)                                     \
+  {                                                                                                \
+    .dtype = (KH) * (KW) <= 256 ? DJ_U8 : DJ_I32,                                                  \
+    .shape = DJ__DIMS(N, POOL_OUT(H, KH, sh, pt, pb), POOL_OUT(W, KW, sw, pl, pr), C)              \
+  }
 /* Values lie far apart, so that a gradient check's step changes no maximum. */
 #define POOL_X_SAMPLE(nm, N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr, b)                           \
   {.label = #nm,                                                                                   \
@@ -307,17 +348,16 @@ POOL_SAMPLES(POOL_ATTR)
 
 static const dj__sample pool_samples[] = {POOL_SAMPLES(POOL_X_SAMPLE)};
 static const dj__sample avg_pool_grad_samples[] = {POOL_SAMPLES(POOL_DY_SAMPLE)};
-/* max_pool_grad's y must belong to its x: both are one constant, so that every window has ties and
- * dy goes to its first pixel. Varied values are covered through max_pool in the tests. */
-#define POOL_XYDY_SAMPLE(nm, N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr, b)                        \
+/* Places anywhere in the window: also some that lie in padding, which no pixel has. */
+#define POOL_PLACE_SAMPLE(nm, N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr, b)                       \
   {.label = #nm,                                                                                   \
-   .n_in = 3,                                                                                      \
-   .in = {DJ__F32(N, H, W, C), POOL_Y(N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr),                 \
+   .n_in = 2,                                                                                      \
+   .in = {POOL_PLACE(N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr),                                  \
           POOL_Y(N, H, W, C, KH, KW, sh, sw, pt, pl, pb, pr)},                                     \
-   .range = {{.lo = 0.5f, .hi = 0.5f}, {.lo = 0.5f, .hi = 0.5f}},                                  \
+   .range = {{.lo = 0, .hi = (KH) * (KW)}},                                                        \
    DJ__ATTR(nm##_attr),                                                                            \
    .bench = b},
-static const dj__sample max_pool_grad_samples[] = {POOL_SAMPLES(POOL_XYDY_SAMPLE)};
+static const dj__sample max_pool_grad_samples[] = {POOL_SAMPLES(POOL_PLACE_SAMPLE)};
 
 /* X(name, N, H, W, C, OH, OW, mode, bench) */
 #define RESIZE_SAMPLES(X)                                                                          \
@@ -343,9 +383,9 @@ RESIZE_SAMPLES(RESIZE_ATTR)
 static const dj__sample resize_samples[] = {RESIZE_SAMPLES(RESIZE_X_SAMPLE)};
 static const dj__sample resize_grad_samples[] = {RESIZE_SAMPLES(RESIZE_DY_SAMPLE)};
 
-DJ__DEFINE_OP(max_pool, 1, 1, 1, DJ__FOLLOW, 1u, 0, pool_infer, max_pool_backward, pool_cost,
+DJ__DEFINE_OP(max_pool, 1, 1, 2, DJ__FOLLOW, 1u, 0, max_pool_infer, max_pool_backward, pool_cost,
               max_pool_ref, pool_samples);
-DJ__DEFINE_OP(max_pool_grad, 3, 3, 1, DJ__FOLLOW, 7u, 0, max_pool_grad_infer, DJ__NO_GRAD,
+DJ__DEFINE_OP(max_pool_grad, 2, 2, 1, DJ__FOLLOW, 2u, 0, max_pool_grad_infer, DJ__NO_GRAD,
               pool_cost, max_pool_grad_ref, max_pool_grad_samples);
 DJ__DEFINE_OP(avg_pool, 1, 1, 1, DJ__FOLLOW, 1u, 0, pool_infer, avg_pool_backward, pool_cost,
               avg_pool_ref, pool_samples);

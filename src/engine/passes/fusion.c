@@ -1,5 +1,5 @@
 /*
- * Fusion, in two rounds.
+ * Fusion, in three rounds. The first, around batch norm, is in fusion_norm.c.
  *
  * Epilogues: conv2d/conv2d_data/matmul -> add of a per-channel value -> activation become one node
  * where each value in between has a single reader. Activations whose gradient needs their input
@@ -44,19 +44,6 @@ typedef struct epilogue {
   dj_val bias;
   unsigned char act;
 } epilogue;
-
-/* Single reader of each value, or -1. */
-static int *single_readers(const dj_graph *g, const int *uses) {
-  int *reader = malloc(((size_t)g->n_values + 1) * sizeof *reader);
-  if (!reader) return NULL;
-  for (int i = 0; i < g->n_values; i++) reader[i] = -1;
-  for (int i = 0; i < g->n_nodes; i++)
-    for (int k = 0; k < g->nodes[i]->n_in; k++) {
-      dj_val v = g->nodes[i]->in[k];
-      if (v >= 0 && uses[v] == 1) reader[v] = i;
-    }
-  return reader;
-}
 
 /* Follows the chain after node i; marks absorbed nodes with the index of the last one. */
 static void find_epilogue(const dj_graph *g, const int *reader, int i, epilogue *at_last,
@@ -106,7 +93,7 @@ static dj_status fuse_epilogues(const dj_graph *g, dj_graph **out) {
   dj__rewrite r;
   DJ_TRY(dj__rewrite_begin(&r, g));
   size_t n = (size_t)g->n_nodes + 1;
-  int *uses = dj__count_uses(g), *reader = uses ? single_readers(g, uses) : NULL;
+  int *uses = dj__count_uses(g), *reader = uses ? dj__single_readers(g, uses) : NULL;
   epilogue *at_last = malloc(n * sizeof *at_last);
   bool *absorbed = calloc(n, sizeof *absorbed);
   bool ok = reader && at_last && absorbed;
@@ -363,9 +350,12 @@ static dj_status fuse_chains(const dj_graph *g, dj_graph **out) {
 }
 
 dj_status dj__pass_fusion(const dj_graph *g, dj_graph **out) {
-  dj_graph *middle;
-  DJ_TRY(fuse_epilogues(g, &middle));
-  dj_status s = fuse_chains(middle, out);
+  dj_graph *norms, *middle;
+  DJ_TRY(dj__fuse_norms(g, &norms));
+  dj_status s = fuse_epilogues(norms, &middle);
+  dj_graph_destroy(norms);
+  if (s) return s;
+  s = fuse_chains(middle, out);
   dj_graph_destroy(middle);
   return s;
 }

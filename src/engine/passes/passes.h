@@ -6,7 +6,8 @@
  *   precision  decides bf16 or f32 for every value and puts in casts
  *   round      products round large variables themselves instead of reading bf16 copies
  *   recompute  makes some values a second time for the backward pass instead of keeping them
- *   fusion     bias and activation into matmul/conv2d; chains of elementwise ops into one node
+ *   fusion     residual and ReLU into batch norm, both ways; bias and activation into matmul and
+ *              conv2d; chains of elementwise ops into one node
  *   schedule   order of execution
  *   memory     one buffer for all values, by their lifetimes
  */
@@ -38,6 +39,7 @@ dj_status dj__pass_precision(const dj_graph *g, dj_graph **out); /* to bf16 */
 dj_status dj__pass_round(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_recompute(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_fusion(const dj_graph *g, dj_graph **out);
+dj_status dj__fuse_norms(const dj_graph *g, dj_graph **out); /* part of fusion */
 
 /* Order of execution: indices of nodes with kernels (sources are left out). */
 dj_status dj__pass_schedule(const dj_graph *g, bool memory_aware, int **order, int *n);
@@ -63,6 +65,8 @@ bool dj__node_writes(const dj__node *n, int i);
 /* Uses of each value by nodes, and by outputs (counted as one more). calloc'ed; NULL without
  * memory. */
 int *dj__count_uses(const dj_graph *g);
+/* Single reader (a node) of each value, or -1; free() it. NULL without memory. */
+int *dj__single_readers(const dj_graph *g, const int *uses);
 static inline bool dj__is_source(const dj__node *n) {
   return (dj__op_get(n->op)->flags & DJ__SOURCE) != 0;
 }

@@ -96,3 +96,15 @@ int *dj__count_uses(const dj_graph *g) {
   for (int i = 0; i < g->n_outputs; i++) uses[g->outputs[i].val]++;
   return uses;
 }
+
+int *dj__single_readers(const dj_graph *g, const int *uses) {
+  int *reader = malloc(((size_t)g->n_values + 1) * sizeof *reader);
+  if (!reader) return NULL;
+  for (int i = 0; i < g->n_values; i++) reader[i] = -1;
+  for (int i = 0; i < g->n_nodes; i++)
+    for (int k = 0; k < g->nodes[i]->n_in; k++) {
+      dj_val v = g->nodes[i]->in[k];
+      if (v >= 0 && uses[v] == 1) reader[v] = i;
+    }
+  return reader;
+}

@@ -18,7 +18,7 @@
 #define DJ__NN_KERNELS(X)                                                                          \
   X(gru_cell, DJ__I(gru_cell), DJ__I(all_float), NULL)                                             \
   X(gru_cell_grad, DJ__I(gru_cell_grad), DJ__I(all_float), NULL)                                   \
-  X(batch_norm, DJ__I(norm), DJ__I(all_float), DJ__I(norm_workspace))                              \
+  X(batch_norm, DJ__I(norm), DJ__I(norm_supports), DJ__I(norm_workspace))                          \
   X(batch_norm_grad, DJ__I(norm_grad), DJ__I(norm_grad_supports), DJ__I(norm_workspace))           \
   X(group_norm, DJ__I(norm), DJ__I(all_float), DJ__I(norm_workspace))                              \
   X(group_norm_grad, DJ__I(norm_grad), DJ__I(norm_grad_supports), DJ__I(norm_workspace))           \
@@ -32,8 +32,8 @@
   X(log_softmax_grad, DJ__I(log_softmax_grad), DJ__I(all_f32), NULL)                               \
   X(cross_entropy, DJ__I(cross_entropy), DJ__I(cross_entropy_supports), NULL)                      \
   X(cross_entropy_grad, DJ__I(cross_entropy_grad), DJ__I(cross_entropy_supports), NULL)            \
-  X(max_pool, DJ__I(max_pool), DJ__I(one_float), NULL)                                             \
-  X(max_pool_grad, DJ__I(max_pool_grad), DJ__I(one_float), DJ__I(max_pool_grad_workspace))         \
+  X(max_pool, DJ__I(max_pool), DJ__I(max_pool_supports), NULL)                                     \
+  X(max_pool_grad, DJ__I(max_pool_grad), DJ__I(max_pool_grad_supports), NULL)                      \
   X(avg_pool, DJ__I(avg_pool), DJ__I(one_float), NULL)                                             \
   X(avg_pool_grad, DJ__I(avg_pool_grad), DJ__I(one_float), NULL)                                   \
   X(resize, DJ__I(resize), DJ__I(one_float), DJ__I(resize_workspace))                              \
@@ -50,7 +50,8 @@
 #define DJ__X(op, run, supports, workspace) dj_status run(const dj__call *c, void *self);
 DJ__NN_KERNELS(DJ__X)
 #undef DJ__X
-size_t DJ__I(max_pool_grad_workspace)(const dj__call *c);
+bool DJ__I(max_pool_supports)(const dj__call *c);
+bool DJ__I(max_pool_grad_supports)(const dj__call *c);
 float DJ__I(fma_loop)(int64_t rounds, double *flops); /* peak.c */
 void DJ__I(fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream, int threads);
 size_t DJ__I(attention_workspace)(const dj__call *c);
@@ -63,6 +64,7 @@ size_t DJ__I(attention_cached_workspace)(const dj__call *c);
 bool DJ__I(attention_cached_supports)(const dj__call *c);
 size_t DJ__I(resize_workspace)(const dj__call *c);
 size_t DJ__I(grid_grad_workspace)(const dj__call *c);
+bool DJ__I(norm_supports)(const dj__call *c);
 bool DJ__I(norm_grad_supports)(const dj__call *c);
 bool DJ__I(grid_supports)(const dj__call *c);
 bool DJ__I(cross_entropy_supports)(const dj__call *c);

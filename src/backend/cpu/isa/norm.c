@@ -4,7 +4,9 @@
  *   by columns: batch and group norm. x is (outer, inner, C); batch norm has outer = 1 and one
  *     group a channel. Every chunk of rows gives moments of its channels (two passes, the second in
  *     first-level cache), which are merged in double by Chan's rule; a second sweep over memory
- *     applies them. So x is read twice and variances do not cancel.
+ *     applies them. So x is read twice and variances do not cancel. The second sweep goes
+ *     backwards: it finds in cache what the first one read last. A residual and ReLU are taken
+ *     along (batch norm).
  *   by rows: layer and RMS norm. A row stays in cache from its moments to its result; gradients of
  *     the parameters are summed over chunks of rows, then over chunks.
  *
@@ -35,23 +37,25 @@ static geometry geometry_of(const dj__call *call) {
 }
 
 /* Workspace: two sums a channel of every chunk (f32) and of every outer index (f64), then three
- * factors and the mean a channel of every outer index (f32). */
+ * factors, the mean and the forward factor a channel of every outer index (f32). */
 typedef struct space {
-  float *part;   // (outer, chunks, 2, C)
-  double *sum;   // (outer, 2, C)
-  float *factor; // (outer, 3, C)
+  float *part;                   // (outer, chunks, 2, C)
+  double *sum;                   // (outer, 2, C)
+  float *factor, *mean, *before; // (outer, 3, C), (outer, C), (outer, C)
 } space;
 
 size_t DJ__I(norm_workspace)(const dj__call *c) {
   geometry m = geometry_of(c);
   size_t n = (size_t)(m.outer * m.c);
-  return n * (2 * sizeof(double) + 4 * sizeof(float)) + n * (size_t)m.chunks * 2 * sizeof(float);
+  return n * (2 * sizeof(double) + 5 * sizeof(float)) + n * (size_t)m.chunks * 2 * sizeof(float);
 }
 
 static space space_of(const geometry *m, const dj__call *c) {
   space s = {.sum = c->workspace};
   s.factor = (float *)(s.sum + m->outer * 2 * m->c);
-  s.part = s.factor + m->outer * 3 * m->c;
+  s.mean = s.factor + m->outer * 3 * m->c;
+  s.before = s.mean + m->outer * m->c;
+  s.part = s.before + m->outer * m->c;
   return s;
 }
 
@@ -147,25 +151,50 @@ static void factors(const geometry *m, const space *s, const dj__call *c) {
       inv_std[o * m->groups + g] = (float)inv;
       for (int64_t k = g * gc; k < (g + 1) * gc; k++) {
         f[k] = (float)avg;
-        f[m->c + k] = (float)(inv * (double)scale[k]);
+        f[m->c + k] = dj__norm_factor((float)inv, scale[k]);
         f[2 * m->c + k] = shift[k];
       }
     }
   }
 }
 
-/* y = (x - f0) * f1 + f2, over rows of one outer index. */
-DJ__INLINE void apply(const void *x, dj_dtype tx, void *y, dj_dtype ty, const float *f,
-                      int64_t rows, int64_t c) {
+/* y = act((x - f0) * f1 + f2 + more), over rows of one outer index; more (like y) or NULL. */
+DJ__INLINE void apply(const void *x, dj_dtype tx, void *y, dj_dtype ty, const void *more, bool relu,
+                      const float *f, int64_t rows, int64_t c) {
   const float *f1 = f + c, *f2 = f1 + c;
   for (int64_t r = 0; r < rows; r++) {
     int64_t base = r * c, k = 0;
-    for (; k + VW <= c; k += VW)
-      v_store(y, ty, base + k,
-              (v_load(x, tx, base + k) - v_load(f, DJ_F32, k)) * v_load(f1, DJ_F32, k) +
-                  v_load(f2, DJ_F32, k));
-    for (; k < c; k++) st(y, ty, base + k, (ld(x, tx, base + k) - f[k]) * f1[k] + f2[k]);
+    for (; k + VW <= c; k += VW) {
+      vf v = (v_load(x, tx, base + k) - v_load(f, DJ_F32, k)) * v_load(f1, DJ_F32, k) +
+             v_load(f2, DJ_F32, k);
+      if (more) v += v_load(more, ty, base + k);
+      if (relu) v = (vf)((vu)v & ~(vu)(v <= 0)); /* NaN stays */
+      v_store(y, ty, base + k, v);
+    }
+    for (; k < c; k++) {
+      float v = (ld(x, tx, base + k) - f[k]) * f1[k] + f2[k];
+      if (more) v += ld(more, ty, base + k);
+      st(y, ty, base + k, relu && v <= 0 ? 0 : v);
+    }
   }
+}
+
+/* The same with the activation and the presence of a residual as constants. */
+DJ__INLINE void apply_any(const void *x, dj_dtype tx, void *y, dj_dtype ty, const void *more,
+                          bool relu, const float *f, int64_t rows, int64_t c) {
+  if (more && relu)
+    apply(x, tx, y, ty, more, true, f, rows, c);
+  else if (more)
+    apply(x, tx, y, ty, more, false, f, rows, c);
+  else if (relu)
+    apply(x, tx, y, ty, NULL, true, f, rows, c);
+  else
+    apply(x, tx, y, ty, NULL, false, f, rows, c);
+}
+
+/* x, y and dy of what is fused into batch norm are of one dtype. */
+bool DJ__I(norm_supports)(const dj__call *c) {
+  return DJ__I(all_float)(c) && (c->n_in < 4 || c->in[3].dtype == c->out[0].dtype);
 }
 
 dj_status DJ__I(norm)(const dj__call *c, void *self) {
@@ -173,9 +202,12 @@ dj_status DJ__I(norm)(const dj__call *c, void *self) {
   geometry m = geometry_of(c);
   space s = space_of(&m, c);
   const dj_tensor *x = &c->in[0], *y = &c->out[0]; // (outer, inner, C)
+  const void *more = c->n_in > 3 ? c->in[3].data : NULL;
+  const bool relu = ((const dj__norm_attr *)c->attr)->relu != 0;
+  const int64_t units = m.outer * m.chunks;
   int nt = threads_for(c, m.outer * m.inner * m.c);
 #pragma omp parallel for schedule(static) num_threads(nt)
-  for (int64_t u = 0; u < m.outer * m.chunks; u++) {
+  for (int64_t u = 0; u < units; u++) {
     int64_t first, rows = unit_rows(&m, u, &first);
     float *part = s.part + u * 2 * m.c;
     DJ__WITH_DTYPE(x->dtype, T,
@@ -183,31 +215,57 @@ dj_status DJ__I(norm)(const dj__call *c, void *self) {
   }
   merge_moments(&m, &s, c);
   factors(&m, &s, c);
-#pragma omp parallel for schedule(static) num_threads(nt)
-  for (int64_t u = 0; u < m.outer * m.chunks; u++) {
-    int64_t first, rows = unit_rows(&m, u, &first);
-    const float *f = s.factor + u / m.chunks * 3 * m.c;
-    DJ__WITH_DTYPE(x->dtype, TX,
-                   DJ__WITH_DTYPE(y->dtype, TY,
-                                  apply(at(x->data, TX, first * m.c), TX,
-                                        at_w(y->data, TY, first * m.c), TY, f, rows, m.c)));
+#pragma omp parallel num_threads(nt)
+  {
+    const int id = omp_get_thread_num(), team = omp_get_num_threads();
+    const int64_t from = part_from(units, team, id);
+    for (int64_t u = part_from(units, team, id + 1) - 1; u >= from; u--) {
+      int64_t first, rows = unit_rows(&m, u, &first);
+      const float *f = s.factor + u / m.chunks * 3 * m.c;
+      DJ__WITH_DTYPE(
+          x->dtype, TX,
+          DJ__WITH_DTYPE(y->dtype, TY,
+                         apply_any(at(x->data, TX, first * m.c), TX, at_w(y->data, TY, first * m.c),
+                                   TY, more ? at(more, TY, first * m.c) : NULL, relu, f, rows,
+                                   m.c)));
+    }
   }
   return DJ_OK;
 }
 
+/* What of dy counts: with `relu`, where the value before it, (x - mean) * before + shift, is
+ * positive. Each (C) of one outer index; before and shift are NULL without it. */
+typedef struct channels {
+  const float *mean, *before, *shift;
+} channels;
+
+static channels channels_of(const geometry *m, const space *s, const dj__call *c, bool relu,
+                            int64_t o) {
+  if (!relu) return (channels){s->mean + o * m->c, NULL, NULL};
+  return (channels){s->mean + o * m->c, s->before + o * m->c, c->in[5].data};
+}
+
+static channels channels_from(const channels *h, int64_t k) {
+  if (!h->before) return (channels){h->mean + k, NULL, NULL};
+  return (channels){h->mean + k, h->before + k, h->shift + k};
+}
+
 /* Sums of dy and of dy * (x - mean), nv vectors of columns. */
-DJ__INLINE void dy_sums(const void *x, const void *dy, dj_dtype t, const float *mean, int64_t rows,
-                        int64_t c, int nv, float *sdy, float *sdyx) {
-  vf a[4], b[4], m[4];
+DJ__INLINE void dy_sums(const void *x, const void *dy, dj_dtype t, channels h, bool relu,
+                        int64_t rows, int64_t c, int nv, float *sdy, float *sdyx) {
+  vf a[4], b[4], m[4], f[4], s[4];
   for (int v = 0; v < nv; v++) {
     a[v] = b[v] = v_all(0);
-    m[v] = v_load(mean, DJ_F32, v * VW);
+    m[v] = v_load(h.mean, DJ_F32, v * VW);
+    f[v] = relu ? v_load(h.before, DJ_F32, v * VW) : v_all(0);
+    s[v] = relu ? v_load(h.shift, DJ_F32, v * VW) : v_all(0);
   }
   for (int64_t r = 0; r < rows; r++)
     for (int v = 0; v < nv; v++) {
-      vf g = v_load(dy, t, r * c + v * VW);
+      vf g = v_load(dy, t, r * c + v * VW), d = v_load(x, t, r * c + v * VW) - m[v];
+      if (relu) g = (vf)((vu)g & (vu)(d * f[v] + s[v] > 0));
       a[v] += g;
-      b[v] += g * (v_load(x, t, r * c + v * VW) - m[v]);
+      b[v] += g * d;
     }
   for (int v = 0; v < nv; v++) {
     v_store(sdy, DJ_F32, v * VW, a[v]);
@@ -215,19 +273,30 @@ DJ__INLINE void dy_sums(const void *x, const void *dy, dj_dtype t, const float *
   }
 }
 
-DJ__INLINE void unit_dy_sums(const void *x, const void *dy, dj_dtype t, const float *mean,
+DJ__INLINE void unit_dy_sums(const void *x, const void *dy, dj_dtype t, const channels *h,
                              int64_t rows, int64_t c, float *sdy, float *sdyx) {
   int64_t k = 0;
-  for (; k + 4 * VW <= c; k += 4 * VW)
-    dy_sums(at(x, t, k), at(dy, t, k), t, mean + k, rows, c, 4, sdy + k, sdyx + k);
-  for (; k + VW <= c; k += VW)
-    dy_sums(at(x, t, k), at(dy, t, k), t, mean + k, rows, c, 1, sdy + k, sdyx + k);
+  const bool relu = h->before != NULL;
+  for (; k + VW <= c;) {
+    const int nv = k + 4 * VW <= c ? 4 : 1;
+    const channels p = channels_from(h, k);
+    if (nv == 4 && relu)
+      dy_sums(at(x, t, k), at(dy, t, k), t, p, true, rows, c, 4, sdy + k, sdyx + k);
+    else if (nv == 4)
+      dy_sums(at(x, t, k), at(dy, t, k), t, p, false, rows, c, 4, sdy + k, sdyx + k);
+    else if (relu)
+      dy_sums(at(x, t, k), at(dy, t, k), t, p, true, rows, c, 1, sdy + k, sdyx + k);
+    else
+      dy_sums(at(x, t, k), at(dy, t, k), t, p, false, rows, c, 1, sdy + k, sdyx + k);
+    k += nv * VW;
+  }
   for (; k < c; k++) {
     float a = 0, b = 0;
     for (int64_t r = 0; r < rows; r++) {
-      float g = ld(dy, t, r * c + k);
+      float g = ld(dy, t, r * c + k), d = ld(x, t, r * c + k) - h->mean[k];
+      if (relu && !(d * h->before[k] + h->shift[k] > 0)) g = 0;
       a += g;
-      b += g * (ld(x, t, r * c + k) - mean[k]);
+      b += g * d;
     }
     sdy[k] = a;
     sdyx[k] = b;
@@ -284,18 +353,31 @@ static void grad_factors(const geometry *m, const space *s, const dj__call *c) {
 }
 
 DJ__INLINE void apply_grad(const void *x, const void *dy, dj_dtype t, void *dx, dj_dtype td,
-                           const float *mean, const float *f, int64_t rows, int64_t c) {
-  const float *f1 = f + c, *f2 = f1 + c;
+                           const channels *h, bool relu, const float *f, int64_t rows, int64_t c) {
+  const float *f1 = f + c, *f2 = f1 + c, *mean = h->mean;
   for (int64_t r = 0; r < rows; r++) {
     int64_t base = r * c, k = 0;
-    for (; k + VW <= c; k += VW)
+    for (; k + VW <= c; k += VW) {
+      vf g = v_load(dy, t, base + k), d = v_load(x, t, base + k) - v_load(mean, DJ_F32, k);
+      if (relu)
+        g = (vf)((vu)g & (vu)(d * v_load(h->before, DJ_F32, k) + v_load(h->shift, DJ_F32, k) > 0));
       v_store(dx, td, base + k,
-              v_load(dy, t, base + k) * v_load(f, DJ_F32, k) - v_load(f1, DJ_F32, k) -
-                  (v_load(x, t, base + k) - v_load(mean, DJ_F32, k)) * v_load(f2, DJ_F32, k));
-    for (; k < c; k++)
-      st(dx, td, base + k,
-         ld(dy, t, base + k) * f[k] - f1[k] - (ld(x, t, base + k) - mean[k]) * f2[k]);
+              g * v_load(f, DJ_F32, k) - v_load(f1, DJ_F32, k) - d * v_load(f2, DJ_F32, k));
+    }
+    for (; k < c; k++) {
+      float g = ld(dy, t, base + k), d = ld(x, t, base + k) - mean[k];
+      if (relu && !(d * h->before[k] + h->shift[k] > 0)) g = 0;
+      st(dx, td, base + k, g * f[k] - f1[k] - d * f2[k]);
+    }
   }
+}
+
+DJ__INLINE void unit_grad(const void *x, const void *dy, dj_dtype t, void *dx, dj_dtype td,
+                          const channels *h, const float *f, int64_t rows, int64_t c) {
+  if (h->before)
+    apply_grad(x, dy, t, dx, td, h, true, f, rows, c);
+  else
+    apply_grad(x, dy, t, dx, td, h, false, f, rows, c);
 }
 
 /* x and dy are of one dtype: both follow the precision. */
@@ -303,36 +385,51 @@ bool DJ__I(norm_grad_supports)(const dj__call *c) {
   return DJ__I(all_float)(c) && c->in[0].dtype == c->in[4].dtype;
 }
 
+/* The mean of every channel, and its forward factor if ReLU is fused. */
+static void by_channel(const geometry *m, const space *s, const dj__call *c, bool relu) {
+  const float *scale = c->in[1].data;                          // (C) f32
+  const float *stat = c->in[2].data, *inv_std = c->in[3].data; // (outer, groups) f32
+  for (int64_t i = 0; i < m->outer * m->c; i++) {
+    const int64_t group = i / m->c * m->groups + i % m->c / (m->c / m->groups);
+    s->mean[i] = stat[group];
+    if (relu) s->before[i] = dj__norm_factor(inv_std[group], scale[i % m->c]);
+  }
+}
+
 dj_status DJ__I(norm_grad)(const dj__call *c, void *self) {
   (void)self;
-  geometry m = geometry_of(c);
-  space s = space_of(&m, c);
+  const geometry m = geometry_of(c);
+  const space s = space_of(&m, c);
   const dj_tensor *x = &c->in[0], *dy = &c->in[4], *dx = &c->out[0]; // (outer, inner, C)
-  float *mean = s.part + m.outer * m.chunks * 2 * m.c;               // (outer, C)
-  const float *stat = c->in[2].data;                                 // (outer, groups)
-  for (int64_t i = 0; i < m.outer * m.c; i++)
-    mean[i] = stat[i / m.c * m.groups + i % m.c / (m.c / m.groups)];
+  const bool relu = ((const dj__norm_attr *)c->attr)->relu != 0;
+  const int64_t units = m.outer * m.chunks;
+  by_channel(&m, &s, c, relu);
   int nt = threads_for(c, m.outer * m.inner * m.c);
 #pragma omp parallel for schedule(static) num_threads(nt)
-  for (int64_t u = 0; u < m.outer * m.chunks; u++) {
-    int64_t first, rows = unit_rows(&m, u, &first), o = u / m.chunks;
+  for (int64_t u = 0; u < units; u++) {
+    int64_t first, rows = unit_rows(&m, u, &first);
     float *part = s.part + u * 2 * m.c;
+    const channels h = channels_of(&m, &s, c, relu, u / m.chunks);
     DJ__WITH_DTYPE(x->dtype, T,
-                   unit_dy_sums(at(x->data, T, first * m.c), at(dy->data, T, first * m.c), T,
-                                mean + o * m.c, rows, m.c, part, part + m.c));
+                   unit_dy_sums(at(x->data, T, first * m.c), at(dy->data, T, first * m.c), T, &h,
+                                rows, m.c, part, part + m.c));
   }
   merge_sums(&m, &s, c);
   grad_factors(&m, &s, c);
-#pragma omp parallel for schedule(static) num_threads(nt)
-  for (int64_t u = 0; u < m.outer * m.chunks; u++) {
-    int64_t first, rows = unit_rows(&m, u, &first), o = u / m.chunks;
-    const float *f = s.factor + o * 3 * m.c;
-    DJ__WITH_DTYPE(
-        x->dtype, T,
-        DJ__WITH_DTYPE(dx->dtype, TD,
-                       apply_grad(at(x->data, T, first * m.c), at(dy->data, T, first * m.c), T,
-                                  at_w(dx->data, TD, first * m.c), TD, mean + o * m.c, f, rows,
-                                  m.c)));
+#pragma omp parallel num_threads(nt)
+  {
+    const int id = omp_get_thread_num(), team = omp_get_num_threads();
+    const int64_t from = part_from(units, team, id);
+    for (int64_t u = part_from(units, team, id + 1) - 1; u >= from; u--) {
+      int64_t first, rows = unit_rows(&m, u, &first);
+      const float *f = s.factor + u / m.chunks * 3 * m.c;
+      const channels h = channels_of(&m, &s, c, relu, u / m.chunks);
+      DJ__WITH_DTYPE(
+          x->dtype, T,
+          DJ__WITH_DTYPE(dx->dtype, TD,
+                         unit_grad(at(x->data, T, first * m.c), at(dy->data, T, first * m.c), T,
+                                   at_w(dx->data, TD, first * m.c), TD, &h, f, rows, m.c)));
+    }
   }
   return DJ_OK;
 }
