@@ -8,6 +8,7 @@
  */
 #include <cpuid.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -150,10 +151,46 @@ static int usable_cores(void) {
   return n > 1 ? n : 1;
 }
 
+/* Touches every page of huge pages first, first + step, ... */
+typedef struct touching {
+  char *p;
+  size_t size;
+  int64_t first, step;
+} touching;
+
+static void *touch(void *arg) {
+  const touching *t = arg;
+  const size_t page = 4096;
+  for (size_t from = (size_t)t->first * HUGE_PAGE; from < t->size;
+       from += (size_t)t->step * HUGE_PAGE)
+    for (size_t i = from; i < t->size && i < from + HUGE_PAGE; i += page)
+      ((volatile char *)t->p)[i] = 0;
+  return NULL;
+}
+
+/* By all cores. Threads of their own: OpenMP's would be missing in a child of fork. */
+static void touch_all(char *p, size_t size) {
+  enum { MOST = 16 };
+  const int64_t huge = (int64_t)((size + HUGE_PAGE - 1) / HUGE_PAGE);
+  int n = usable_cores();
+  n = n > MOST ? MOST : n;
+  n = n > huge ? (int)huge : n;
+  touching part[MOST];
+  pthread_t thread[MOST];
+  bool started[MOST] = {false};
+  for (int i = 0; i < n; i++) {
+    part[i] = (touching){p, size, i, n};
+    started[i] = i > 0 && pthread_create(&thread[i], NULL, touch, &part[i]) == 0;
+  }
+  for (int i = 0; i < n; i++)
+    if (!started[i]) touch(&part[i]);
+  for (int i = 0; i < n; i++)
+    if (started[i]) pthread_join(thread[i], NULL);
+}
+
 /* Large blocks come straight from the system, on huge pages where it gives them, and touched once
  * so that no step pays for page faults. The system clears a page when it is touched, and a virtual
- * machine may have to fetch it from its host first, which takes ten times as long: so by all
- * cores, page by page. */
+ * machine may have to fetch it from its host first, which takes ten times as long. */
 static void *cpu_alloc(size_t bytes) {
   if (bytes < HUGE_PAGE) {
     void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
@@ -168,11 +205,7 @@ static void *cpu_alloc(size_t bytes) {
   if (p > raw) munmap(raw, (size_t)(p - raw));
   if (raw + span > p + size) munmap(p + size, (size_t)(raw + span - (p + size)));
   madvise(p, size, MADV_HUGEPAGE); /* advice: failing is no harm */
-  const int64_t huge = (int64_t)((size + HUGE_PAGE - 1) / HUGE_PAGE);
-#pragma omp parallel for schedule(static, 1) num_threads(huge > 1 ? usable_cores() : 1)
-  for (int64_t k = 0; k < huge; k++)
-    for (size_t i = (size_t)k * HUGE_PAGE; i < size && i < (size_t)(k + 1) * HUGE_PAGE; i += page)
-      ((volatile char *)p)[i] = 0;
+  touch_all(p, size);
   return p;
 }
 
