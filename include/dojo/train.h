@@ -126,6 +126,7 @@ typedef struct dj_recipe_network {
   float dropout;  /* probability, in the heads */
   bool recurrent; /* feature queue over the window; false: the last frame alone */
   bool speed_input;   /* the vehicle's speed is given to the heads where known */
+  bool turn_input;    /* with it, the rate at which the vehicle turns */
   bool command_input; /* so is the route command */
   /* Of decoders (text.h): */
   int layers, heads, kv_heads, width, mlp_width, vocabulary; /* 0: see docs/training.md */

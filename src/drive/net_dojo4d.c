@@ -143,9 +143,11 @@ static dj_val frames(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool
   return dj_relu(g, x);
 }
 
-/* Speed and yaw rate of the frames with predictions, about -1..1: (B*T', 2) */
+/* Speed and, with turn_input, yaw rate of the frames with predictions, about -1..1; who is given
+ * the yaw rate predicts steering from it and not from the road (causal confusion: de Haan et al.
+ * 2019, "Causal confusion in imitation learning"): (B*T', 2) */
 static dj_val vehicle(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
-  static const float scale[2] = {0.05f, 2};
+  const float scale[2] = {0.05f, r->network.turn_input ? 2 : 0};
   int t = predicted_frames(r);
   dj_val v =
       dj_reshape(g, dj_slice(g, in->velocity, 1, in->t - t, t), DJ_SHAPE((int64_t)in->b * t, 2));
@@ -161,7 +163,8 @@ static dj_val command(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
 }
 
 /*
- * Where the vehicle would go at its present speed v and turn rate w: what the path head corrects.
+ * Where the vehicle would go at its present speed v and turn rate w (without turn_input: straight
+ * on): what the path head corrects.
  * Along a circle, x = v t (1 - a^2 / 6), y = v t a / 2 to third order in the angle a = w t, which
  * is held within one radian: nobody turns at one rate for long. (B*T', 1, 33, 2)
  */
@@ -173,7 +176,8 @@ static dj_val extrapolate(dj_graph *g, const dj_recipe *r, const dj__net_in *in)
   dj_val at = dj_const_f32(g, times, DJ_SHAPE(1, DJ_PATH_POINTS));
   dj_val v = dj_reshape(g, dj_slice(g, in->velocity, 1, in->t - t, t), DJ_SHAPE(n, 2));
   dj_val d = dj_mul(g, dj_slice(g, v, 1, 0, 1), at); // (B*T', 33) m
-  dj_val a = dj_clamp(g, dj_mul(g, dj_slice(g, v, 1, 1, 1), at), -1, 1);
+  dj_val w = dj_affine(g, dj_slice(g, v, 1, 1, 1), r->network.turn_input ? 1 : 0, 0);
+  dj_val a = dj_clamp(g, dj_mul(g, w, at), -1, 1);
   dj_val xy[2] = {dj_mul(g, d, dj_affine(g, dj_mul(g, a, a), -1 / 6.0f, 1)),
                   dj_mul(g, d, dj_affine(g, a, 0.5f, 0))};
   for (int i = 0; i < 2; i++) xy[i] = dj_reshape(g, xy[i], DJ_SHAPE(n, 1, DJ_PATH_POINTS, 1));

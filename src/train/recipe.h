@@ -56,6 +56,10 @@
     "probability, in the heads; decoder: behind embedding, attention and MLP")                     \
   X(BOOL, P, recurrent, S, recurrent, 0, 1, 1, "fuse the window; false: last frame alone")         \
   X(BOOL, P, speed_input, S, speed_input, 0, 1, 0, "give the vehicle's speed to the heads")        \
+  X(BOOL, P, turn_input, S, turn_input, 0, 1, 1,                                                   \
+    "dojo4d: with speed_input, give the yaw rate as well; false: a driver that is to steer "       \
+    "closed "                                                                                      \
+    "loop must look where it goes, and cannot repeat how it turns")                                \
   X(BOOL, P, command_input, S, command_input, 0, 1, 0,                                             \
     "dojo4d: give the route command (follow, left, ...) to the heads")                             \
   X(INT, P, layers, S, layers, 1, 1000, 12, "decoder: blocks of attention and MLP")                \
