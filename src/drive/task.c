@@ -253,6 +253,7 @@ static dj_status validate(dj_task *base, dj_program *p, dj_scores *scores) {
   if (!t->validation) return DJ_OK;
   uint64_t size = dj_dataset_size(t->validation), n = 0, n_path = 0;
   double sum = 0, sum_path = 0;
+  bool steers = t->recipe->loss.steering > 0; // else no head's score must choose the best weights
   for (uint64_t step = 0, done = 0; done < size; step++) {
     dj_batch b;
     DJ_TRY(dj_loader_next(t->validation_loader, step, &b));
@@ -262,7 +263,7 @@ static dj_status validate(dj_task *base, dj_program *p, dj_scores *scores) {
       int64_t last = (int64_t)(i + 1) * b.t - 1;
       dj__prediction said;
       dj__drive_read(p, t->recipe, i, &said);
-      if (b.control_mask[last * 3] > 0) {
+      if (steers && b.control_mask[last * 3] > 0) {
         sum += fabs((double)said.steering - (double)b.control[last * 3]);
         n++;
       }
