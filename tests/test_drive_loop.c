@@ -13,6 +13,7 @@
 
 #include "drive_fixture.h"
 #include "world/loop.h"
+#include "world/pupil.h"
 
 static const char SUITE[] =
     "name: small\n"
@@ -120,6 +121,51 @@ static void late_commands(void **state) {
   dj__suite_free(&s);
 }
 
+/* ---- a network that learns from the expert beside it ---- */
+static dj_status bad_pupil(void *self, const dj__sense *in, const dj__world *w, dj__command *out) {
+  (void)self;
+  assert_null(w);
+  assert_int_equal(in->n_picture, 1);
+  *out = (dj__command){.steering = 0.05f, .throttle = in->speed < 7 ? 0.3f : 0.1f};
+  return DJ_OK;
+}
+
+static void expert_keeps_the_lane(void **state) {
+  (void)state;
+  dj__suite s = read_suite();
+  dj__map *m;
+  dj__world *w;
+  fx_ok(dj__case_map(&s.cases[0], &m));
+  fx_ok(dj__case_world(&s.cases[0], m, &w));
+  dj__driver network = {.name = "bad", .period = 0.1, .latency = 0.1, .drive = bad_pupil}, expert;
+  dj__picture picture = {0};
+  dj__pupil p;
+  fx_ok(dj__driver_expert(&expert));
+  fx_ok(expert.reset(expert.self, w));
+  fx_ok(dj__pupil_start(&p, &network, w));
+  double most = 0;
+  for (int i = 0; i < 300; i++) { /* 15 s */
+    dj__command wish, done;
+    fx_ok(expert.drive(expert.self, &(dj__sense){.speed = w->ego.vx}, w, &wish));
+    if (i % 2 == 0) fx_ok(dj__pupil_see(&p, &picture, 1, w));
+    done = dj__pupil_step(&p, w, &wish);
+    if (i < 2) assert_true(done.steering == 0); /* its first word comes after 0.1 s */
+    dj__world_step(w, &done);
+    double d = HUGE_VAL, at, t;
+    for (int k = w->route_at > 0 ? w->route_at - 1 : 0; k < w->route.n && k <= w->route_at + 1; k++)
+      d = fmin(d,
+               dj__map_project(m, w->route.lane[k], w->agents.x[0], w->agents.y[0], -1, &at, &t));
+    most = fmax(most, d);
+  }
+  assert_int_equal(p.steps, 300);
+  assert_true(p.own > 20 && p.own < 280); /* each of the two drove */
+  assert_true(most > 0.5 && most < 2.5);  /* it erred, and was brought back */
+  dj__driver_destroy(&expert);
+  dj__world_destroy(w);
+  dj__map_destroy(m);
+  dj__suite_free(&s);
+}
+
 static void logs_drive(void **state) {
   const char *path = fx_path(*state, "log.mcap");
   dj_drive_info info = {.name = "log", .format = "test"};
@@ -219,7 +265,8 @@ static void navigator(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {FX_TEST(same_figures), FX_TEST(late_commands),
-                                     FX_TEST(logs_drive), FX_TEST(ends), FX_TEST(navigator)};
+  const struct CMUnitTest tests[] = {
+      FX_TEST(same_figures), FX_TEST(late_commands), FX_TEST(expert_keeps_the_lane),
+      FX_TEST(logs_drive),   FX_TEST(ends),          FX_TEST(navigator)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

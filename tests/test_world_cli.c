@@ -323,6 +323,21 @@ static void into_a_store_and_a_network(void **state) {
   assert_has("out.txt", "camera left            96x64, 31 frames");
   EXPECT(0, "store", "check", "--store", "S", "--decode");
   EXPECT(0, "train", "path.yaml", "--store", "S", "--out", "R");
+  // The network drives, the expert beside it: a log like the others, and no other options' log.
+  EXPECT(2, "world", "record", "--suite", "s.yaml", "--out", "own", "--driver", "R");
+  assert_has("err.txt", "sees 1 camera, the rig has 2");
+  for (int k = 0; k < 2; k++) {
+    EXPECT(0, "world", "record", "--suite", "s.yaml", "--out", "own", "--driver", "R", "--rig",
+           "mono", "--limit", "1", "--json");
+    j = report();
+    assert_int_equal(json_integer_value(json_object_get(j, k ? "already_there" : "recorded")), 1);
+    json_t *own = json_object_get(json_array_get(json_object_get(j, "drives"), 0), "own");
+    assert_true(k || (json_real_value(own) > 0 && json_real_value(own) <= 1));
+    json_decref(j);
+  }
+  EXPECT(13, "world", "record", "--suite", "s.yaml", "--out", "own", "--rig", "mono", "--limit",
+         "1");
+  EXPECT(0, "ingest", "own", "--store", "S");
 }
 
 // ---- view and mistakes -------------------------------------------------------------------------

@@ -30,8 +30,14 @@ static const char RECORD_HELP[] =
     "drive that ends in a collision keeps what lies more than 6 s before it. The channels are "
     "told\n"
     "in docs/record.md; dojo ingest DIR takes the logs into a store.\n\n"
+    "With --driver RUN the network of a run of dojo train drives, and the control channel holds "
+    "what\n"
+    "the expert beside it would do; where the two part, the expert takes the wheel until the "
+    "vehicle\n"
+    "is in its lane again. Trained on such drives too, a network learns to mend its own errors.\n\n"
     "Example:\n"
-    "  dojo world record --suite suites/train.yaml --out logs --limit 10 --rig ring6 --rate 10\n";
+    "  dojo world record --suite suites/train.yaml --out logs --limit 10 --rig ring6 --rate 10\n"
+    "  dojo world record --suite suites/train.yaml --out more --driver R\n";
 
 static const char VIEW_HELP[] =
     "Usage: dojo world view [--seed N | --xodr FILE] [--out town.png] [--bird bird.png]\n"
@@ -120,12 +126,12 @@ static int suite(int argc, char **argv) {
 // ---- record ------------------------------------------------------------------------------------
 
 static json_t *drive_json(const dj__record_drive *d) {
-  return json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:I,s:f,s:f,s:f,s:I,s:i}", "name", d->name, "case",
+  return json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:I,s:f,s:f,s:f,s:I,s:i,s:f}", "name", d->name, "case",
                    d->which, "path", d->path, "outcome", dj__record_outcome_name(d->outcome), "end",
                    d->outcome == DJ__RECORD_THERE ? "" : dj__record_end_name(d->end), "cameras",
                    d->n_cameras, "frames", (json_int_t)d->n_frames, "seconds", d->seconds, "metres",
                    d->metres, "wall_seconds", d->wall, "bytes", (json_int_t)d->bytes, "events",
-                   d->n_events);
+                   d->n_events, "own", d->own);
 }
 
 static void print_report(const dj__record_report *r, bool failed) {
@@ -138,6 +144,7 @@ static void print_report(const dj__record_report *r, bool failed) {
                    d->metres, d->n_cameras, (unsigned long long)d->n_frames,
                    (double)d->bytes * 1e-6, d->wall > 0 ? d->seconds / d->wall : 0,
                    d->end == DJ__END_COLLISION ? ", cut before a collision" : "");
+    if (d->outcome == DJ__RECORDED && d->own > 0) (void)printf(", %.0f %% by itself", 100 * d->own);
     if (d->outcome == DJ__RECORDED) {
       seconds += d->seconds;
       wall += d->wall;
@@ -184,7 +191,8 @@ static int record(int argc, char **argv) {
       {"video", 0, DJ_OPT_FLAG, &o.video, NULL, "H.264 instead of JPEG pictures"},
       {"quality", 0, DJ_OPT_INT, &quality, "Q", "of JPEG, 1 to 100; default 90"},
       {"layers", 0, DJ_OPT_STRING, &layers, "LIST", "also depth, semantic, instance (with commas)"},
-      {"driver", 0, DJ_OPT_STRING, &o.driver, "D", "expert (default) or constant"},
+      {"driver", 0, DJ_OPT_STRING, &o.driver, "D",
+       "expert (default), constant, or a run, whose network drives"},
       {"perturb", 0, DJ_OPT_DOUBLE, &o.perturb, "P",
        "pushes at the wheel, 0 to 1, to show how to come back; default 0"},
       {"threads", 0, DJ_OPT_INT, &threads, "N", "that encode; default all cores"},

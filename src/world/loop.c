@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "dojo/log.h"
+#include "world/delay.h"
 
 /* ---- drivers ---- */
 void dj__driver_destroy(dj__driver *d) {
@@ -18,8 +19,6 @@ void dj__driver_destroy(dj__driver *d) {
 }
 
 /* ---- one drive ---- */
-enum { PENDING = 64 };
-
 typedef struct loop {
   dj__world *world;
   dj__driver *driver;
@@ -27,12 +26,7 @@ typedef struct loop {
   dj__scene *scene;
   dj__picture picture[DJ__RIG_CAMERAS];
   uint64_t next; /* step of the next decision */
-  struct {
-    uint64_t step; /* from which on it holds */
-    dj__command command;
-  } pending[PENDING];
-  int n_pending;
-  dj__command now;
+  dj__delay delay;
   double yaw, sensed; /* at the last decision; s, < 0: none yet */
   uint64_t decisions;
 } loop;
@@ -51,25 +45,12 @@ static dj_status decide(loop *l, dj__sense *in) {
     in->n_picture = l->driver->rig->n_camera;
     in->picture = l->picture;
   }
-  dj__command c = l->now;
+  dj__command c = l->delay.now;
   DJ_TRY(l->driver->drive(l->driver->self, in, l->driver->privileged ? w : NULL, &c));
-  uint64_t late = (uint64_t)lround(l->driver->latency / DJ__WORLD_DT);
-  if (l->n_pending == PENDING)
-    memmove(l->pending, l->pending + 1, (size_t)--l->n_pending * sizeof *l->pending);
-  l->pending[l->n_pending].step = w->step + late;
-  l->pending[l->n_pending++].command = c;
+  dj__delay_push(&l->delay, w->step + (uint64_t)lround(l->driver->latency / DJ__WORLD_DT), &c);
   l->next = (uint64_t)llround(++l->decisions * l->driver->period / DJ__WORLD_DT);
   if (l->next <= w->step) l->next = w->step + 1;
   return DJ_OK;
-}
-
-/* The command that holds in this step. */
-static const dj__command *due(loop *l) {
-  int k = 0;
-  while (k < l->n_pending && l->pending[k].step <= l->world->step) l->now = l->pending[k++].command;
-  l->n_pending -= k;
-  memmove(l->pending, l->pending + k, (size_t)l->n_pending * sizeof *l->pending);
-  return &l->now;
 }
 
 static dj_status run(loop *l, const dj__case *c, dj__observer *o, const dj__watcher *watcher,
@@ -77,7 +58,7 @@ static dj_status run(loop *l, const dj__case *c, dj__observer *o, const dj__watc
   dj__sense in = {0};
   for (bool over = false; !over;) {
     if (l->world->step >= l->next) DJ_TRY(decide(l, &in));
-    dj__world_step(l->world, due(l));
+    dj__world_step(l->world, dj__delay_at(&l->delay, l->world->step));
     DJ_TRY(dj__observer_step(o, l->world, c->seconds, h, &over));
     if (watcher && watcher->step) DJ_TRY(watcher->step(watcher->self, l->world, o, &in));
   }

@@ -17,6 +17,7 @@
 #include "base/rng.h"
 #include "base/text.h"
 #include "dojo/log.h"
+#include "dojo/train.h"
 
 enum { VERSION = 1, NAME_MOST = 55 }; // raise VERSION when the same case gives another log
 
@@ -34,8 +35,8 @@ dj_status dj__driver_find(const char *name, dj__driver *d) {
   if (!strcmp(name, "expert")) return dj__driver_expert(d);
   if (!strcmp(name, "constant")) return dj__driver_constant(d);
   const char *near = dj__nearest(name, names, 2);
-  return dj_error(DJ_E_INVALID, "unknown driver '%.40s'%s%s%s; there are expert and constant", name,
-                  near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+  return dj_error(DJ_E_INVALID, "unknown driver '%.40s'%s%s%s; there are expert, constant and runs",
+                  name, near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
 void dj__record_report_free(dj__record_report *r) {
@@ -80,7 +81,7 @@ static void digest_rig(dj__digest *d, const dj__rig *rig) {
 }
 
 static dj_status digest_case(const dj__record_options *o, const dj__case *c, const dj__map *map,
-                             const dj__rig *rig, double rate, char hex[65]) {
+                             const dj__rig *rig, double rate, const char *driver, char hex[65]) {
   dj__digest d;
   dj__digest_init(&d);
   dj__digest_u64(&d, VERSION);
@@ -97,7 +98,7 @@ static dj_status digest_case(const dj__record_options *o, const dj__case *c, con
                             o->video,        o->video ? 0 : o->quality,
                             o->layers,       o->perturb};
   dj__digest_bytes(&d, numbers, sizeof numbers);
-  dj__digest_text(&d, o->driver ? o->driver : "expert");
+  dj__digest_text(&d, driver);
   digest_rig(&d, rig);
   return dj__digest_hex(&d, hex);
 }
@@ -113,6 +114,9 @@ typedef struct session {
   dj__renderer *renderer; // of the map
   dj__rig rig;
   char rig_name[256];
+  char driver[80]; // its name, or the digest of a run's weights
+  bool is_run;
+  dj__driver pupil;                   // a run's network, for the rig
   double total, done, recorded, wall; // s: of all drives, behind us, recorded of those, taken
   double started;
 } session;
@@ -168,7 +172,8 @@ static dj_status prepare_rig(session *s, const dj__case *c) {
   if (!strcmp(name, s->rig_name)) return DJ_OK;
   DJ_TRY(dj__rig_find(name, &s->rig));
   (void)snprintf(s->rig_name, sizeof s->rig_name, "%s", name);
-  return DJ_OK;
+  dj__driver_destroy(&s->pupil);
+  return s->is_run ? dj__driver_network(s->o->driver, -1, &s->rig, &s->pupil) : DJ_OK;
 }
 
 static void fill_info(const session *s, const dj__case *c, dj_drive_info *info) {
@@ -176,7 +181,7 @@ static void fill_info(const session *s, const dj__case *c, dj_drive_info *info) 
   (void)snprintf(info->source, sizeof info->source,
                  "suite %s, case %s; town %s, seed %" PRIu64 "; weather %s, vehicle %s, driver %s",
                  s->suite.name, c->name, c->xodr[0] ? c->xodr : dj__town_style_name(c->town.style),
-                 c->seed, c->weather, c->vehicle, s->o->driver ? s->o->driver : "expert");
+                 c->seed, c->weather, c->vehicle, s->is_run ? s->pupil.name : s->driver);
   info->n_cameras = s->rig.n_camera;
   for (int i = 0; i < s->rig.n_camera; i++) {
     info->cameras[i] = s->rig.camera[i].camera;
@@ -218,9 +223,10 @@ static dj_status record_one(session *s, const dj__case *c) {
   DJ_TRY(prepare_map(s, c));
   j.map = s->map;
   j.rig = &s->rig;
+  if (s->is_run) j.pupil = &s->pupil;
   fill_info(s, c, &j.info);
   name_drive(&s->suite, c, j.info.name);
-  DJ_TRY(digest_case(s->o, c, s->map, &s->rig, j.rate, j.info.source_digest));
+  DJ_TRY(digest_case(s->o, c, s->map, &s->rig, j.rate, s->driver, j.info.source_digest));
   memcpy(d->name, j.info.name, sizeof d->name);
   (void)snprintf(d->which, sizeof d->which, "%s", c->name);
   if (snprintf(d->path, sizeof d->path, "%s/%s.mcap", s->o->out, d->name) >= (int)sizeof d->path)
@@ -253,10 +259,26 @@ static dj_status check_options(const dj__record_options *o) {
   if (!(o->seconds >= 0 && o->seconds <= 36000))
     return dj_error(DJ_E_INVALID, "drives of %g s; up to 36000 work", o->seconds);
   if (!(o->rate >= 0 && o->rate <= 20)) return choose_rate(o, NULL, &(double){0});
-  dj__driver d;
-  DJ_TRY(dj__driver_find(o->driver ? o->driver : "expert", &d));
-  dj__driver_destroy(&d);
   return dj__mkdirs(o->out);
+}
+
+/* What drives: one that has a name, or a run, which is known by its weights. */
+static dj_status choose_driver(session *s) {
+  const char *name = s->o->driver ? s->o->driver : "expert";
+  (void)snprintf(s->driver, sizeof s->driver, "%.79s", name);
+  s->is_run = dj__is_dir(name);
+  if (!s->is_run) {
+    dj__driver d;
+    DJ_TRY(dj__driver_find(name, &d));
+    dj__driver_destroy(&d);
+    return DJ_OK;
+  }
+  char *path, hex[65];
+  DJ_TRY(dj_checkpoint_find(name, DJ_CHECKPOINT_BEST, &path));
+  dj_status st = dj__digest_file(path, hex, NULL);
+  free(path);
+  if (!st) (void)snprintf(s->driver, sizeof s->driver, "run %s", hex);
+  return st;
 }
 
 dj_status dj__record(const dj__record_options *options, dj__record_report *report) {
@@ -269,7 +291,8 @@ dj_status dj__record(const dj__record_options *options, dj__record_report *repor
   if (!s) return dj_error(DJ_E_NOMEM, "record: no memory");
   s->o = &o;
   s->report = report;
-  dj_status st = dj__suite_read(o.suite, o.seed0, o.limit, &s->suite);
+  dj_status st = choose_driver(s);
+  if (!st) st = dj__suite_read(o.suite, o.seed0, o.limit, &s->suite);
   if (!st) {
     report->drives = calloc((size_t)s->suite.n, sizeof *report->drives);
     if (!report->drives) st = dj_error(DJ_E_NOMEM, "record: no memory for %d drives", s->suite.n);
@@ -282,6 +305,7 @@ dj_status dj__record(const dj__record_options *options, dj__record_report *repor
   if (!st) dj_progress("recording", (uint64_t)s->total + 1, (uint64_t)s->total + 1, "s", NULL);
   dj__renderer_destroy(s->renderer);
   dj__map_destroy(s->map);
+  dj__driver_destroy(&s->pupil);
   dj__suite_free(&s->suite);
   free(s);
   return st;

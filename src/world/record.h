@@ -24,7 +24,8 @@ typedef struct dj__record_options {
   bool video;         /* H.264 instead of JPEG */
   int quality;        /* of JPEG, 1..100; 0: 90 */
   uint32_t layers;    /* 1 << dj_layer */
-  const char *driver; /* "expert", "constant"; NULL: "expert" */
+  const char *driver; /* "expert", "constant", or a run's folder; NULL: "expert". A run's network
+                         drives with the expert beside it (pupil.h), whose wishes are recorded */
   double perturb;     /* strength of pushes at the wheel, 0..1; 0: none */
   int threads;        /* that encode; 0: as many as there are cores */
   double seconds;     /* of a drive at most; 0: as the suite says */
@@ -51,6 +52,7 @@ typedef struct dj__record_drive {
   double wall;            /* s that it took */
   int64_t bytes;
   int n_events;
+  double own; /* share of the time that a run's network drove by itself, 0..1 */
 } dj__record_drive;
 typedef struct dj__record_report {
   dj__record_drive *drives;
@@ -69,6 +71,7 @@ typedef struct dj__record_job {
   dj__renderer *renderer;
   const dj__rig *rig;
   double rate;
+  dj__driver *pupil;                            /* a network that drives; NULL: none */
   dj_drive_info info;                           /* name, source, digest, cameras */
   void (*progress)(void *user, double seconds); /* of the drive so far; NULL: none */
   void *user;

@@ -18,6 +18,7 @@
 #include "base/rng.h"
 #include "world/encode.h"
 #include "world/labels.h"
+#include "world/pupil.h"
 
 enum {
   RING = DJ__AHEAD_STEPS + 1,                    // moments
@@ -44,7 +45,8 @@ typedef struct recording {
   bool ended;                   // no more frames are drawn
   bool drawing;                 // dj__render_begin without its end
   double next_decision, origin; // s; m along the route at the start
-  dj__command command;
+  dj__command command;          // what the driver wants; a pupil may do something else
+  dj__pupil pupil;
 } recording;
 
 // ---- driving -----------------------------------------------------------------------------------
@@ -81,7 +83,8 @@ static dj_status decide(recording *r) {
 }
 
 static void step_world(recording *r) {
-  dj__command c = r->command;
+  bool sees = r->j->pupil && !r->ended; // it drives as long as pictures are drawn
+  dj__command c = sees ? dj__pupil_step(&r->pupil, r->w, &r->command) : r->command;
   c.steering = unit(c.steering + dj__perturbation(r->j->c->seed, r->w->step, r->j->o->perturb,
                                                   r->w->ego.vx, r->w->ego.model),
                     -1);
@@ -103,6 +106,7 @@ static dj_status finish_drawing(recording *r) {
   DJ_TRY(dj__render_end(r->j->renderer, pictures));
   while (dj__encoders_ready(r->encoders) || dj__encoders_pending(r->encoders) == DJ__ENCODE_DEPTH)
     DJ_TRY(take_encoded(r));
+  if (r->j->pupil) DJ_TRY(dj__pupil_see(&r->pupil, pictures, r->j->rig->n_camera, r->w));
   return dj__encoders_push(r->encoders, pictures);
 }
 
@@ -112,7 +116,7 @@ static dj_status start_drawing(recording *r) {
   DJ_TRY(dj__render_begin(r->j->renderer, &r->scene, NULL, r->j->rig));
   r->drawing = true;
   r->drawn++;
-  return DJ_OK;
+  return r->j->pupil ? finish_drawing(r) : DJ_OK; // it decides before the world goes on
 }
 
 // ---- writing -----------------------------------------------------------------------------------
@@ -224,6 +228,7 @@ static dj_status run(recording *r, dj__record_drive *d) {
       r->j->progress(r->j->user, seconds * (double)step / (double)(r->last + DJ__AHEAD_STEPS));
   }
   d->n_events = r->w->n_event;
+  if (r->pupil.steps) d->own = (double)r->pupil.own / (double)r->pupil.steps;
   d->seconds = (double)r->written * DJ__WORLD_DT;
   d->n_cameras = r->j->rig->n_camera;
   return DJ_OK;
@@ -234,7 +239,8 @@ static dj_status open_all(recording *r, const char *path) {
   r->stride = (uint64_t)llround(1 / (j->rate * DJ__WORLD_DT));
   DJ_TRY(dj__case_world(j->c, j->map, &r->w));
   r->origin = r->w->route_s;
-  DJ_TRY(dj__driver_find(j->o->driver ? j->o->driver : "expert", &r->driver));
+  DJ_TRY(dj__driver_find(j->pupil || !j->o->driver ? "expert" : j->o->driver, &r->driver));
+  if (j->pupil) DJ_TRY(dj__pupil_start(&r->pupil, j->pupil, r->w));
   DJ_TRY(r->driver.reset(r->driver.self, r->w));
   DJ_TRY(dj__truth_create(j->map, r->w->ego.model->length < 1 ? 0.1 : 1, &r->labels));
   dj__encode_options e = {.rig = j->rig,
