@@ -132,7 +132,8 @@ typedef struct dj_compile_options {
   int threads;            /* 0: all cores this process may use */
   uint64_t seed;          /* dropout and the like */
   const char *isa; /* CPU kernels: NULL (best), "generic", "avx2", "avx512", "amx", "onednn" (its
-                      own wherever it has one) */
+                      own wherever it has one). With AMX the best make f32 products of bf16 limbs,
+                      as accurate; "avx512" keeps to f32 arithmetic */
   bool frozen;     /* no variable changes between runs, except those that the program itself
                       writes: what depends on the others alone (bf16 copies of weights) is
                       computed in the first run and kept */

@@ -1,5 +1,6 @@
 /*
- * conv2d and conv2d_data on AMX, channels last, without groups and dilation.
+ * conv2d and conv2d_data on AMX, channels last, without groups and dilation; numbers bf16, or f32
+ * in limbs (amx.h).
  *
  * Both are sums over taps of shifted pictures. For a row of taps, what a result reads lies side by
  * side in the source: taps * channels numbers from its pixel on, and those of the next result a
@@ -18,9 +19,10 @@
 #include "backend/cpu/amx/amx.h"
 
 enum {
-  BAND_BYTES = 384 << 10,
-  MOST_PIXELS = 1024, /* of a band, padding included */
-  PACKED = 4,         /* panels packed together: longer runs of memory */
+  BAND_BYTES = 384 << 10,       /* of a limb, or */
+  LIMBS_BAND_BYTES = 768 << 10, /* of all limbs */
+  MOST_PIXELS = 1024,           /* of a band, padding included */
+  PACKED = 4,                   /* panels packed together: longer runs of memory */
   LEAST_RESULTS = 64,
   MOST_PHASES = 16
 };
@@ -44,7 +46,8 @@ typedef struct phase {
 
 typedef struct plan {
   const dj__conv_attr *a;
-  bool forward;
+  bool forward, mend;
+  int limbs;
   dj_tensor src, dst, w;
   int64_t n, h, wd, c; /* source (n, h, wd, c) */
   int64_t oh, ow, o;   /* destination (n, oh, ow, o) */
@@ -52,8 +55,8 @@ typedef struct plan {
   phase phase[MOST_PHASES];
   int n_phase;
   size_t blocks; /* that a band has at most */
-  size_t b_bytes, turned_bytes, band_bytes,
-      c_bytes; /* workspace: the first two once, the others a thread */
+  size_t b_bytes, turned_bytes, limb_bytes, band_bytes,
+      c_bytes; /* workspace: the first two once, the others a thread; a limb of a band */
 } plan;
 
 /* Blocks of two tiles that a band can have, at most. */
@@ -75,16 +78,17 @@ static void lay_out(plan *p, phase *f, int64_t threads) {
   f->whole = f->qw % 16 == 0;
   const int64_t extra = (f->th - 1) / f->sy; /* rows beyond those of results */
   const int64_t most = MOST_PIXELS / f->pitch > 0 ? MOST_PIXELS / f->pitch : 1;
-  const int64_t image = f->sy * (f->qh + extra) * f->row;
+  const int64_t image = f->sy * (f->qh + extra) * f->row,
+                band = p->limbs > 1 ? LIMBS_BAND_BYTES / p->limbs : BAND_BYTES;
   f->images = 1;
   f->rows = f->qh;
-  if (image > BAND_BYTES || f->qh > most) {
-    f->rows = BAND_BYTES / (f->sy * f->row) - extra;
+  if (image > band || f->qh > most) {
+    f->rows = band / (f->sy * f->row) - extra;
     f->rows = f->rows < 1 ? 1 : least(f->rows, most);
     f->rows = (f->qh + (f->qh + f->rows - 1) / f->rows - 1) /
               ((f->qh + f->rows - 1) / f->rows); /* even ones */
   } else {
-    f->images = least(BAND_BYTES / image, most / f->qh > 0 ? most / f->qh : 1);
+    f->images = least(band / image, most / f->qh > 0 ? most / f->qh : 1);
     f->images = least(f->images, (p->n + threads - 1) / threads);
     if (f->images < 1) f->images = 1;
   }
@@ -146,6 +150,11 @@ static bool phases_data(plan *p) {
   return true;
 }
 
+/* Of turned weights: f32 for limbs. */
+static dj_dtype turned_type(const plan *p) {
+  return p->limbs > 1 ? DJ_F32 : DJ_BF16;
+}
+
 static bool plan_of(const dj__call *call, plan *p) {
   *p = (plan){.a = call->attr,
               .forward = call->op == DJ__OP_conv2d,
@@ -157,22 +166,26 @@ static bool plan_of(const dj__call *call, plan *p) {
   p->oh = d[1], p->ow = d[2], p->o = d[3];
   p->kh = w[1], p->kw = w[2];
   p->panels = (p->o + 31) / 32;
+  p->limbs = dj__amx_limbs(&p->src, false);
   if (p->forward)
     phases_forward(p);
   else if (!phases_data(p))
     return false;
-  p->turned_bytes =
-      p->forward || p->c % 32 == 0 ? 0 : (size_t)up(p->kh * p->kw * p->c * p->o * 2, 64);
+  p->turned_bytes = 0;
+  if (!p->forward && p->c % 32)
+    p->turned_bytes =
+        (size_t)up(p->kh * p->kw * p->c * p->o * (int64_t)dj_dtype_size(turned_type(p)), 64);
   for (int i = 0; i < p->n_phase; i++) {
     phase *f = &p->phase[i];
     lay_out(p, f, call->threads > 1 ? call->threads : 1);
     f->b_at = p->b_bytes;
-    p->b_bytes += (size_t)(p->panels * f->steps) * DJ__STEP_BYTES;
-    size_t band = (size_t)(f->images * f->sy * f->plane) + slack(p, f);
-    if (band > p->band_bytes) p->band_bytes = band;
+    p->b_bytes += (size_t)(p->panels * f->steps * p->limbs) * DJ__STEP_BYTES;
+    size_t limb = (size_t)(f->images * f->sy * f->plane) + slack(p, f);
+    if (limb > p->limb_bytes) p->limb_bytes = limb;
     if (most_blocks(f) > p->blocks) p->blocks = most_blocks(f);
   }
-  p->band_bytes = (p->band_bytes + 63) / 64 * 64;
+  p->limb_bytes = (p->limb_bytes + 63) / 64 * 64;
+  p->band_bytes = p->limb_bytes * (size_t)p->limbs;
   size_t deepest = 0;
   for (int i = 0; i < p->n_phase; i++)
     if ((size_t)p->phase[i].steps > deepest) deepest = (size_t)p->phase[i].steps;
@@ -194,8 +207,9 @@ static bool supports(const dj__call *c) {
   const dj__conv_attr *a = c->attr;
   if (a->groups > 1 || a->dilation[0] != 1 || a->dilation[1] != 1 || !DJ__I(all_float)(c))
     return false;
-  if (c->in[0].dtype != DJ_BF16 || (c->in[1].dtype != DJ_BF16 && !(a->rounds >> 1 & 1)))
-    return false;
+  const int limbs = dj__amx_limbs(&c->in[0], false);
+  if (limbs != dj__amx_limbs(&c->in[1], a->rounds >> 1 & 1u)) return false;
+  if (limbs > 1 && c->out[0].dtype != DJ_F32) return false;
   if (dj_shape_count(&c->out[0].shape) == 0 || dj_shape_count(&c->in[0].shape) == 0) return false;
   plan p;
   if (!plan_of(c, &p)) return false;
@@ -203,6 +217,8 @@ static bool supports(const dj__call *c) {
     if (p.phase[i].sx * p.phase[i].pitch * p.c > 1 << 20) return false;
   if (dj__worth_threads == 0) return true; /* a test, with small shapes */
   if (p.o < 16 || p.n * p.oh * p.ow < LEAST_RESULTS || p.c * p.kh * p.kw < 32) return false;
+  if (p.limbs > 1) /* oneDNN's reach a third of the rate, but lose little by small depths */
+    return p.c % 32 == 0 && p.kh * p.kw > 1 && p.o >= 32 && (p.c >= 64 || p.forward);
   /* Elsewhere oneDNN's are as fast or faster. */
   return p.phase[0].qw < 16 ? p.c >= 64 && p.kh > 1 : p.n_phase > 1 && p.c >= 32 && p.o >= 32;
 }
@@ -210,57 +226,72 @@ static bool supports(const dj__call *c) {
 /* ---- weights ---- */
 /* conv2d_data: rows (kh, kw, o) of c numbers, so that what a row of taps reads of B lies in order.
  */
-static void turn_weights(const plan *p, uint16_t *out, int id, int team) {
+static void turn_weights(const plan *p, void *out, int id, int team) {
   const int64_t taps = p->kh * p->kw,
                 all = taps * p->c; /* here c is what the convolution calls O */
   for (int64_t r = part_from(all, team, id); r < part_from(all, team, id + 1); r++) {
     const int64_t t = r / p->c, o = r % p->c, from = (o * taps + t) * p->o;
-    DJ__WITH_DTYPE(p->w.dtype, T,
-                   for (int64_t i = 0; i < p->o; i++) out[r * p->o + i] =
-                       to_bf16(ld(p->w.data, T, from + i)));
+    if (p->limbs > 1)
+      memcpy((float *)out + r * p->o, (const float *)p->w.data + from, (size_t)p->o * 4);
+    else
+      DJ__WITH_DTYPE(p->w.dtype, T,
+                     for (int64_t i = 0; i < p->o; i++)
+                         st(out, DJ_BF16, r * p->o + i, ld(p->w.data, T, from + i)));
   }
 }
 
 /* conv2d_data where channels are no whole steps: one panel, its rows gathered from the turned
  * weights. */
-static void gather_panel(const plan *p, const phase *f, const uint16_t *turned, char *dst,
-                         int64_t kh, int64_t n) {
+static void gather_panel(const plan *p, const phase *f, const void *turned, char *dst, int64_t kh,
+                         int64_t n, bool *strange) {
   const int64_t each = f->steps / f->th, cols = least(32, p->o - 32 * n);
-  uint16_t rows[32 * 32];
+  const dj_dtype t = turned_type(p);
+  float rows[32 * 32]; /* of t */
   for (int64_t s = 0; s < each; s++) {
     for (int64_t k = 0; k < 32; k++) {
       const int64_t at_k = 32 * s + k, j = at_k / p->c, o = at_k % p->c;
-      uint16_t *row = rows + k * 32;
-      memset(row, 0, 64);
+      void *row = at_w(rows, t, k * 32);
+      memset(row, 0, 32 * dj_dtype_size(t));
       if (at_k >= f->run) continue;
       const int64_t tap = kh * p->kw + f->kw0 + j * f->kstep_w;
-      memcpy(row, turned + (tap * p->c + o) * p->o + 32 * n, (size_t)cols * 2);
+      memcpy(row, at(turned, t, (tap * p->c + o) * p->o + 32 * n), (size_t)cols * dj_dtype_size(t));
     }
-    const dj__amx_matrix m = {rows, DJ_BF16, 32, 32, 32};
-    dj__amx_pack_b(dst + s * DJ__STEP_BYTES, 0, &m, false, 0, 1, 0, 1);
+    const dj__amx_matrix m = {rows, t, 32, 32, 32, p->limbs, strange};
+    dj__amx_pack_b(dst + s * p->limbs * DJ__STEP_BYTES, 0, &m, false, 0, 1, 0, 1);
   }
 }
 
 /* Packs panels n0 .. n1 of phase f: for every row of taps its run, in whole steps. */
-static void pack_weights(const plan *p, const phase *f, const uint16_t *turned, char *packed,
-                         int64_t n0, int64_t n1) {
-  const int64_t each = f->steps / f->th, taps = p->kh * p->kw, size = f->steps * DJ__STEP_BYTES;
+static void pack_weights(const plan *p, const phase *f, const void *turned, char *packed,
+                         int64_t n0, int64_t n1, bool *strange) {
+  const int64_t each = f->steps / f->th, taps = p->kh * p->kw, step = p->limbs * DJ__STEP_BYTES,
+                size = f->steps * step;
   char *dst = packed + n0 * size;
-  for (int64_t i = 0; i < f->th; i++, dst += each * DJ__STEP_BYTES) {
+  for (int64_t i = 0; i < f->th; i++, dst += each * step) {
     const int64_t kh = f->kh0 + i * f->kstep_h;
     if (p->forward) {
-      const dj__amx_matrix m = {at(p->w.data, p->w.dtype, kh * p->kw * p->c), p->w.dtype, p->o,
-                                f->run, taps * p->c};
+      const dj__amx_matrix m = {at(p->w.data, p->w.dtype, kh * p->kw * p->c),
+                                p->w.dtype,
+                                p->o,
+                                f->run,
+                                taps * p->c,
+                                p->limbs,
+                                strange};
       dj__amx_pack_b(dst, size, &m, true, 0, each, 32 * n0, n1 - n0);
     } else if (turned) {
-      for (int64_t n = n0; n < n1; n++) gather_panel(p, f, turned, dst + (n - n0) * size, kh, n);
+      for (int64_t n = n0; n < n1; n++)
+        gather_panel(p, f, turned, dst + (n - n0) * size, kh, n, strange);
     } else {
       for (int64_t j = 0; j < f->tw; j++) { /* taps run backwards; rows of B are outputs */
         const int64_t tap = kh * p->kw + f->kw0 + j * f->kstep_w;
-        const dj__amx_matrix m = {at(p->w.data, p->w.dtype, tap * p->o), p->w.dtype, p->c, p->o,
-                                  taps * p->o};
-        dj__amx_pack_b(dst + j * p->c / 32 * DJ__STEP_BYTES, size, &m, false, 0, p->c / 32, 32 * n0,
-                       n1 - n0);
+        const dj__amx_matrix m = {at(p->w.data, p->w.dtype, tap * p->o),
+                                  p->w.dtype,
+                                  p->c,
+                                  p->o,
+                                  taps * p->o,
+                                  p->limbs,
+                                  strange};
+        dj__amx_pack_b(dst + j * p->c / 32 * step, size, &m, false, 0, p->c / 32, 32 * n0, n1 - n0);
       }
     }
   }
@@ -274,22 +305,30 @@ typedef struct band {
   const char **from; /* (blocks, 2) rows of A */
   int32_t *at;       /* (steps) */
   int64_t blocks;
+  bool *strange; /* a number of it is not finite */
 } band;
 
-/* Copies one source row (image n, row y; outside: zeros) to dst. */
-static void lay_row(const plan *p, const phase *f, char *dst, int64_t n, int64_t y) {
+/* Copies one source row (image n, row y; outside: zeros) to dst, limb by limb. */
+static void lay_row(const plan *p, const phase *f, char *dst, int64_t n, int64_t y, bool *strange) {
   if (y < 0 || y >= p->h) {
-    memset(dst, 0, (size_t)f->row);
+    for (int l = 0; l < p->limbs; l++) memset(dst + (size_t)l * p->limb_bytes, 0, (size_t)f->row);
     return;
   }
   const int64_t pixel = p->c * 2, wide = f->pitch * f->sx;
   int64_t before = f->left < 0 ? least(-f->left, wide) : 0, start = f->left + before;
   int64_t count = least(p->wd - start, wide - before);
   if (count < 0) count = 0;
-  memset(dst, 0, (size_t)(before * pixel));
-  memcpy(dst + before * pixel, (const char *)p->src.data + ((n * p->h + y) * p->wd + start) * pixel,
-         (size_t)(count * pixel));
-  memset(dst + (before + count) * pixel, 0, (size_t)((wide - before - count) * pixel));
+  const void *from = at(p->src.data, p->src.dtype, ((n * p->h + y) * p->wd + start) * p->c);
+  for (int l = 0; l < p->limbs; l++) {
+    char *to = dst + (size_t)l * p->limb_bytes;
+    memset(to, 0, (size_t)(before * pixel));
+    memset(to + (before + count) * pixel, 0, (size_t)((wide - before - count) * pixel));
+  }
+  if (p->src.dtype == DJ_BF16)
+    memcpy(dst + before * pixel, from, (size_t)(count * pixel));
+  else
+    dj__amx_split_run(dst + before * pixel, p->limb_bytes, from, DJ_F32, p->limbs, count * p->c,
+                      strange);
 }
 
 static void lay_band(const plan *p, const phase *f, const band *b, int64_t n0, int64_t n1,
@@ -298,9 +337,11 @@ static void lay_band(const plan *p, const phase *f, const band *b, int64_t n0, i
     char *image = b->data + (n - n0) * f->sy * f->plane;
     for (int64_t r = 0; r < f->sy; r++) /* remainder */
       for (int64_t l = 0; l < f->lines; l++)
-        lay_row(p, f, image + r * f->plane + l * f->row, n, (y0 + l) * f->sy + r + f->top);
+        lay_row(p, f, image + r * f->plane + l * f->row, n, (y0 + l) * f->sy + r + f->top,
+                b->strange);
   }
-  memset(b->data + (n1 - n0) * f->sy * f->plane, 0, slack(p, f));
+  for (int l = 0; l < p->limbs; l++)
+    memset(b->data + (size_t)l * p->limb_bytes + (n1 - n0) * f->sy * f->plane, 0, slack(p, f));
 }
 
 static char *result_at(const plan *p, const phase *f, int64_t n, int64_t y, int64_t x) {
@@ -335,20 +376,23 @@ static void list_tiles(const plan *p, const phase *f, band *b, int64_t n0, int64
 
 static void compute(const plan *p, const phase *f, const band *b, const char *packed,
                     const float *bias) {
-  const int64_t deep = 512 / 32, pieces = (f->steps + deep - 1) / deep;
+  const int64_t deep = dj__amx_deep(p->limbs), pieces = (f->steps + deep - 1) / deep,
+                step = p->limbs * DJ__STEP_BYTES;
   const size_t size = dj_dtype_size(p->dst.dtype), stride = (size_t)(f->sx * p->c * 2);
   for (int64_t n = 0; n < p->panels; n++) {
-    const char *panel = packed + n * f->steps * DJ__STEP_BYTES;
+    const char *panel = packed + n * f->steps * step;
     const int64_t cols = least(32, p->o - 32 * n);
+    const dj__amx_to to = {p->dst.dtype, p->a->post.act, bias ? bias + 32 * n : NULL, false,
+                           p->mend};
     for (int64_t q = 0; q < pieces; q++) {
       const int64_t s0 = f->steps * q / pieces, s1 = f->steps * (q + 1) / pieces;
       for (int64_t m = 0; m < b->blocks; m++) {
         float *c = b->c + (pieces > 1 ? m * 1024 : 0);
-        const dj__amx_a a = {{b->from[2 * m], b->from[2 * m + 1]}, stride, b->at + s0};
-        dj__amx_any(a.row[1] ? 32 : 16, cols, &a, panel + s0 * DJ__STEP_BYTES, s1 - s0, c, q > 0);
+        const dj__amx_a a = {
+            {b->from[2 * m], b->from[2 * m + 1]}, stride, b->at + s0, p->limb_bytes};
+        dj__amx_any(p->limbs, a.row[1] ? 32 : 16, cols, &a, panel + s0 * step, s1 - s0, c, q > 0);
         if (q + 1 == pieces)
-          dj__amx_store_rows(c, cols, b->where + 32 * m, (size_t)(32 * n) * size, p->dst.dtype,
-                             bias ? bias + 32 * n : NULL, p->a->post.act);
+          dj__amx_store_rows(c, cols, b->where + 32 * m, (size_t)(32 * n) * size, &to);
       }
     }
   }
@@ -370,44 +414,54 @@ static void steps_of(const phase *f, int32_t *at) {
       at[i * each + u] = (int32_t)(i % f->sy * f->plane + i / f->sy * f->row + u * 64);
 }
 
+/* The whole call. True: there were numbers that are not finite. */
+static bool pictures(const dj__call *call, const plan *p) {
+  char *packed = (char *)(((uintptr_t)call->workspace + 63) / 64 * 64);
+  char *turned = p->turned_bytes ? packed + p->b_bytes : NULL;
+  char *mine = packed + p->b_bytes + p->turned_bytes;
+  int threads = threads_for(call, dj_shape_count(&p->dst.shape) * p->phase[0].steps);
+  float *bias = (float *)(void *)(mine + (size_t)(call->threads > 1 ? call->threads : 1) *
+                                             (p->band_bytes + p->c_bytes));
+  if (p->a->post.bias) DJ__I(load_block)(bias, call->in[2].data, call->in[2].dtype, p->o);
+  bool any = false;
+#pragma omp parallel num_threads(threads) reduction(|| : any)
+  {
+    const int id = omp_get_thread_num(), team = omp_get_num_threads();
+    band b = {.data = mine + (size_t)id * (p->band_bytes + p->c_bytes), .strange = &any};
+    b.c = (float *)(void *)(b.data + p->band_bytes);
+    b.where = (char **)(void *)(b.c + p->blocks * 1024);
+    b.from = (const char **)(void *)(b.where + p->blocks * 32);
+    b.at = (int32_t *)(void *)(b.from + p->blocks * 2);
+    if (turned) {
+      turn_weights(p, turned, id, team);
+#pragma omp barrier
+    }
+    dj__amx_begin();
+    for (int i = 0; i < p->n_phase; i++)
+#pragma omp for schedule(static)
+      for (int64_t n = 0; n < p->panels; n += PACKED)
+        pack_weights(p, &p->phase[i], turned, packed + p->phase[i].b_at, n,
+                     least(n + PACKED, p->panels), &any);
+    for (int i = 0; i < p->n_phase; i++) {
+      const phase *f = &p->phase[i];
+      steps_of(f, b.at);
+#pragma omp for schedule(static) nowait
+      for (int64_t item = 0; item < (p->n + f->images - 1) / f->images * f->bands; item++)
+        one_band(p, f, &b, item, packed + f->b_at, p->a->post.bias ? bias : NULL);
+    }
+    dj__amx_end();
+  }
+  return any;
+}
+
 static dj_status run(const dj__call *call, void *self) {
   (void)self;
   plan p;
   if (!plan_of(call, &p)) return dj_error(DJ_E_UNSUPPORTED, "convolution of this shape on AMX");
-  char *packed = (char *)(((uintptr_t)call->workspace + 63) / 64 * 64);
-  uint16_t *turned = (uint16_t *)(void *)(packed + p.b_bytes);
-  char *mine = (char *)turned + p.turned_bytes;
-  int threads = threads_for(call, dj_shape_count(&p.dst.shape) * p.phase[0].steps);
-  float *bias = (float *)(void *)(mine + (size_t)(call->threads > 1 ? call->threads : 1) *
-                                             (p.band_bytes + p.c_bytes));
-  if (p.a->post.bias) DJ__I(load_block)(bias, call->in[2].data, call->in[2].dtype, p.o);
-#pragma omp parallel num_threads(threads)
-  {
-    const int id = omp_get_thread_num(), team = omp_get_num_threads();
-    band b = {.data = mine + (size_t)id * (p.band_bytes + p.c_bytes)};
-    b.c = (float *)(void *)(b.data + p.band_bytes);
-    b.where = (char **)(void *)(b.c + p.blocks * 1024);
-    b.from = (const char **)(void *)(b.where + p.blocks * 32);
-    b.at = (int32_t *)(void *)(b.from + p.blocks * 2);
-    if (p.turned_bytes) {
-      turn_weights(&p, turned, id, team);
-#pragma omp barrier
-    }
-    dj__amx_begin();
-    for (int i = 0; i < p.n_phase; i++)
-#pragma omp for schedule(static)
-      for (int64_t n = 0; n < p.panels; n += PACKED)
-        pack_weights(&p, &p.phase[i], p.turned_bytes ? turned : NULL, packed + p.phase[i].b_at, n,
-                     least(n + PACKED, p.panels));
-    for (int i = 0; i < p.n_phase; i++) {
-      const phase *f = &p.phase[i];
-      steps_of(f, b.at);
-#pragma omp for schedule(static) nowait
-      for (int64_t item = 0; item < (p.n + f->images - 1) / f->images * f->bands; item++)
-        one_band(&p, f, &b, item, packed + f->b_at, p.a->post.bias ? bias : NULL);
-    }
-    dj__amx_end();
-  }
+  if (!pictures(call, &p)) return DJ_OK;
+  p.limbs = 1;
+  p.mend = true;
+  pictures(call, &p);
   return DJ_OK;
 }
 

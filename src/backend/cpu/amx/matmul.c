@@ -1,5 +1,6 @@
 /*
- * matmul on AMX: y = act(A B + bias), inputs bf16 (or f32 that may be rounded to it), sums f32.
+ * matmul on AMX: y = act(A B + bias), inputs bf16 (or f32 that may be rounded to it) or all f32,
+ * in limbs (amx.h); sums f32.
  *
  * Depth is cut into chunks of at most CHUNK, columns into chunks whose packed B stays in
  * third-level cache. For each, all threads pack panels of B; then each takes a range of rows (of
@@ -13,15 +14,19 @@
 enum {
   CHUNK = 1536,      /* of depth */
   B_BYTES = 4 << 20, /* of packed B in a chunk */
-  GROUP = 4,         /* panels whose results are written together: longer runs of memory */
-  FAR = 16384,       /* bytes */
-  LEAST_K = 128,     /* less, and oneDNN is faster */
-  PAST = 1 << 20,    /* bytes of results that do not stay in cache anyway */
-  SMALL_M = 64       /* rows below which oneDNN or another kernel is as good */
+  LIMBS_CHUNK = 768, /* the same of numbers in limbs */
+  LIMBS_B_BYTES = 12 << 20,
+  LIMBS_A_BYTES = 1 << 20,
+  GROUP = 4,      /* panels whose results are written together: longer runs of memory */
+  FAR = 16384,    /* bytes */
+  LEAST_K = 128,  /* less, and oneDNN is faster */
+  PAST = 1 << 20, /* bytes of results that do not stay in cache anyway */
+  SMALL_M = 64    /* rows below which oneDNN or another kernel is as good */
 };
 
 typedef struct plan {
   int64_t batch, m, n, k;
+  int limbs;
   dj__amx_matrix a,
       b; /* of the first of the batch; A (M, K) or turned (K, M), B (K, N) or turned (N, K) */
   bool ta, tb;
@@ -46,20 +51,26 @@ static plan plan_of(const dj__call *call) {
   p.step_a = p.m * p.k;
   p.step_b = b->rank == 2 ? 0 : p.k * p.n;
   if (b->rank == 2 && !attr->ta) p.m *= p.batch, p.batch = 1;
-  p.a = (dj__amx_matrix){ta->data, ta->dtype, attr->ta ? p.k : p.m, attr->ta ? p.m : p.k,
-                         a->dim[a->rank - 1]};
-  p.b = (dj__amx_matrix){tb->data, tb->dtype, attr->tb ? p.n : p.k, attr->tb ? p.k : p.n,
-                         b->dim[b->rank - 1]};
-  p.chunk = least(up(p.k, 32), CHUNK);
+  p.limbs = dj__amx_limbs(ta, attr->rounds & 1u);
+  p.a = (dj__amx_matrix){
+      ta->data, ta->dtype, attr->ta ? p.k : p.m, attr->ta ? p.m : p.k, a->dim[a->rank - 1],
+      p.limbs,  NULL};
+  p.b = (dj__amx_matrix){
+      tb->data, tb->dtype, attr->tb ? p.n : p.k, attr->tb ? p.k : p.n, b->dim[b->rank - 1],
+      p.limbs,  NULL};
+  const int64_t number = 2 * p.limbs; /* bytes */
+  p.chunk = least(up(p.k, 32), p.limbs > 1 ? LIMBS_CHUNK : CHUNK);
   p.columns = up(p.n, 32);
-  if (p.batch == 1) p.columns = least(p.columns, up(B_BYTES / (2 * p.chunk), 32));
+  if (p.batch == 1)
+    p.columns =
+        least(p.columns, up((p.limbs > 1 ? LIMBS_B_BYTES : B_BYTES) / (number * p.chunk), 32));
   p.many_sums = p.chunk < p.k;
-  p.block = up(DJ__A_BYTES / (2 * p.chunk), 32);
+  p.block = up((p.limbs > 1 ? LIMBS_A_BYTES : DJ__A_BYTES) / (number * p.chunk), 32);
   if (p.block > up(p.m, 32)) p.block = up(p.m, 32);
   p.past = p.m * p.n * (int64_t)dj_dtype_size(call->out[0].dtype) > PAST;
   p.group = p.n * 4 > FAR ? GROUP : 1;
-  p.b_bytes = (size_t)(p.columns * p.chunk) * 2;
-  p.a_bytes = (size_t)(p.block * p.chunk) * 2;
+  p.b_bytes = (size_t)(p.columns * p.chunk * number);
+  p.a_bytes = (size_t)(p.block * p.chunk * number);
   p.c_bytes =
       (size_t)p.block * 32 * p.group * sizeof(float) + (size_t)p.chunk / 32 * sizeof(int32_t) + 256;
   p.c_bytes = (p.c_bytes + 63) / 64 * 64;
@@ -86,8 +97,9 @@ static size_t workspace(const dj__call *c) {
 static bool supports(const dj__call *c) {
   const dj__matmul_attr *attr = c->attr;
   if (!DJ__I(all_float)(c) || dj_shape_count(&c->out[0].shape) == 0) return false;
-  for (int i = 0; i < 2; i++)
-    if (c->in[i].dtype != DJ_BF16 && !(attr->rounds >> i & 1)) return false;
+  const int limbs = dj__amx_limbs(&c->in[0], attr->rounds & 1u);
+  if (limbs != dj__amx_limbs(&c->in[1], attr->rounds >> 1 & 1u)) return false;
+  if (limbs > 1 && c->out[0].dtype != DJ_F32) return false;
   plan p = plan_of(c);
   if (dj__worth_threads == 0) return p.k > 0; /* a test, with small shapes */
   return p.batch == 1 && p.m >= SMALL_M && p.n >= 32 && p.k >= LEAST_K;
@@ -96,15 +108,13 @@ static bool supports(const dj__call *c) {
 /* What a thread works with. */
 typedef struct job {
   const plan *p;
-  const dj__post *post;
   char *b, *a;       /* packed: (panels, steps of the chunk); (16 rows, steps) */
   float *c;          /* (block / 32, 32, 32) sums of a panel */
   float *sum;        /* (panels of all columns, M rounded up, 32) f32, or NULL */
   int32_t *at;       /* (steps) where they lie in A */
-  const float *bias; /* (N) or NULL */
   dj__amx_matrix ma; /* A and the result of this one of the batch */
   void *out;
-  dj_dtype out_type;
+  dj__amx_to to;     /* its bias: of all columns */
   int64_t k0, steps; /* the chunk of depth: first element, steps of 32 */
   int64_t n0, n1;    /* the chunk of columns */
 } job;
@@ -118,18 +128,19 @@ static float *sums_of(const job *j, int64_t m0, int64_t n, int64_t group) {
 /* One panel (32 columns from n on) against rows m0 .. m1, whose A is in cache. */
 static void panel(const job *j, int64_t m0, int64_t m1, int64_t n, float *sums) {
   const plan *p = j->p;
-  const int64_t cols = least(32, p->n - n), deep = DJ__DEEP / 32;
-  const char *b = j->b + (n - j->n0) / 32 * j->steps * DJ__STEP_BYTES;
+  const int64_t cols = least(32, p->n - n), deep = dj__amx_deep(p->limbs);
+  const int64_t step = p->limbs * DJ__STEP_BYTES, run = p->limbs * j->steps * DJ__TILE_BYTES;
+  const char *b = j->b + (n - j->n0) / 32 * j->steps * step;
   const int64_t pieces = (j->steps + deep - 1) / deep, blocks = (m1 - m0 + 31) / 32;
   for (int64_t q = 0; q < pieces; q++) {
     int64_t s0 = j->steps * q / pieces, s1 = j->steps * (q + 1) / pieces;
-    const char *bq = b + s0 * DJ__STEP_BYTES, *next = b + s1 * DJ__STEP_BYTES;
-    const int64_t lines = ((s1 - s0) * DJ__STEP_BYTES / 64 + blocks - 1) / blocks;
+    const char *bq = b + s0 * step, *next = b + s1 * step;
+    const int64_t lines = ((s1 - s0) * step / 64 + blocks - 1) / blocks;
     for (int64_t m = m0; m < m1; m += 32, next += lines * 64) {
-      const char *at = j->a + (m - m0) * j->steps * 64;
-      dj__amx_a a = {{at, at + 16 * j->steps * 64}, 64, j->at + s0};
+      const char *at = j->a + (m - m0) / 32 * 2 * run;
+      dj__amx_a a = {{at, at + run}, 64, j->at + s0, DJ__TILE_BYTES};
       for (int64_t l = 0; l < lines; l++) _mm_prefetch(next + l * 64, _MM_HINT_T1);
-      dj__amx_any(least(32, m1 - m), cols, &a, bq, s1 - s0, sums + (m - m0) * 32,
+      dj__amx_any(p->limbs, least(32, m1 - m), cols, &a, bq, s1 - s0, sums + (m - m0) * 32,
                   q > 0 || j->k0 > 0);
     }
   }
@@ -138,12 +149,14 @@ static void panel(const job *j, int64_t m0, int64_t m1, int64_t n, float *sums) 
 /* Rows m0 .. m1 of panels n0 .. n1: sums to results, row by row. */
 static void store(const job *j, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
   const plan *p = j->p;
-  const size_t size = j->out_type == DJ_F32 ? 4 : 2;
+  const size_t size = dj_dtype_size(j->to.dtype);
   for (int64_t m = m0; m < m1; m += 32)
     for (int64_t n = n0; n < n1; n += 32) {
       char *out = (char *)j->out + ((size_t)(m * p->n) + (size_t)n) * size;
+      dj__amx_to to = j->to;
+      if (to.bias) to.bias += n;
       dj__amx_store(sums_of(j, m0, n, n0) + (m - m0) * 32, least(32, m1 - m), least(32, p->n - n),
-                    out, j->out_type, p->n, j->bias ? j->bias + n : NULL, j->post->act, p->past);
+                    out, p->n, &to);
     }
 }
 
@@ -163,7 +176,7 @@ static void range(const job *j, int64_t m0, int64_t m1, int64_t n0, int64_t n1) 
 }
 
 static void steps_of(job *j) {
-  for (int64_t s = 0; s < j->steps; s++) j->at[s] = (int32_t)(s * DJ__TILE_BYTES);
+  for (int64_t s = 0; s < j->steps; s++) j->at[s] = (int32_t)(s * j->p->limbs * DJ__TILE_BYTES);
 }
 
 /* The whole product, by one thread (team NULL) or as part of a team in a parallel region. */
@@ -177,8 +190,9 @@ static void product(job *j, const dj__amx_matrix *b, int id, int team) {
       j->n1 = least(j->n0 + p->columns, up(p->n, 32));
       int64_t panels = (j->n1 - j->n0) / 32;
       const int64_t first = part_from(panels, team, id);
-      dj__amx_pack_b(j->b + first * j->steps * DJ__STEP_BYTES, j->steps * DJ__STEP_BYTES, b, p->tb,
-                     j->k0, j->steps, j->n0 + 32 * first, part_from(panels, team, id + 1) - first);
+      const int64_t size = j->steps * p->limbs * DJ__STEP_BYTES; /* of a panel */
+      dj__amx_pack_b(j->b + first * size, size, b, p->tb, j->k0, j->steps, j->n0 + 32 * first,
+                     part_from(panels, team, id + 1) - first);
       if (team > 1) {
 #pragma omp barrier
       }
@@ -197,43 +211,50 @@ static void product(job *j, const dj__amx_matrix *b, int id, int team) {
   }
 }
 
-static dj_status run(const dj__call *c, void *self) {
-  (void)self;
-  const plan p = plan_of(c);
+/* All products of the call. True: there were numbers that are not finite. */
+static bool products(const dj__call *c, const plan *p, bool mend) {
   const dj__matmul_attr *attr = c->attr;
-  const int64_t own = copies(c, &p);
+  const int64_t own = copies(c, p);
   char *ws = (char *)(((uintptr_t)c->workspace + 63) / 64 * 64);
-  char *bs = ws, *sums = bs + (size_t)own * p.b_bytes, *as = sums + (size_t)own * p.sum_bytes;
-  const size_t each = p.a_bytes + p.c_bytes;
+  char *bs = ws, *sums = bs + (size_t)own * p->b_bytes, *as = sums + (size_t)own * p->sum_bytes;
+  const size_t each = p->a_bytes + p->c_bytes;
   float *bias = (float *)(void *)(as + (size_t)thread_count(c) * each);
-  if (attr->post.bias) DJ__I(load_block)(bias, c->in[2].data, c->in[2].dtype, p.n);
+  if (attr->post.bias) DJ__I(load_block)(bias, c->in[2].data, c->in[2].dtype, p->n);
+  const dj__amx_to to = {c->out[0].dtype, attr->post.act, attr->post.bias ? bias : NULL, p->past,
+                         mend};
   const int threads = (int)thread_count(c);
-#pragma omp parallel num_threads(threads)
+  bool any = false;
+#pragma omp parallel num_threads(threads) reduction(|| : any)
   {
     const int id = omp_get_thread_num(), team = omp_get_num_threads();
     char *mine = as + (size_t)id * each;
-    job j = {.p = &p,
-             .post = &attr->post,
-             .a = mine,
-             .c = (float *)(void *)(mine + p.a_bytes),
-             .out_type = c->out[0].dtype};
-    j.at = (int32_t *)(void *)(j.c + p.block * 32 * p.group);
-    j.bias = attr->post.bias ? bias : NULL;
+    job j = {.p = p, .a = mine, .c = (float *)(void *)(mine + p->a_bytes), .to = to};
+    j.at = (int32_t *)(void *)(j.c + p->block * 32 * p->group);
     const int copy = own > 1 ? id : 0;
-    j.b = bs + (size_t)copy * p.b_bytes;
-    j.sum = p.many_sums ? (float *)(void *)(sums + (size_t)copy * p.sum_bytes) : NULL;
+    j.b = bs + (size_t)copy * p->b_bytes;
+    j.sum = p->many_sums ? (float *)(void *)(sums + (size_t)copy * p->sum_bytes) : NULL;
     dj__amx_begin();
-    for (int64_t i = 0; i < p.batch; i++) {
+    for (int64_t i = 0; i < p->batch; i++) {
       if (own > 1 && i % team != id) continue;
-      dj__amx_matrix b = p.b;
-      j.ma = p.a;
-      j.ma.data = at(c->in[0].data, c->in[0].dtype, i * p.step_a);
-      b.data = at(c->in[1].data, c->in[1].dtype, i * p.step_b);
-      j.out = at_w(c->out[0].data, c->out[0].dtype, i * p.m * p.n);
+      dj__amx_matrix b = p->b;
+      j.ma = p->a;
+      j.ma.data = at(c->in[0].data, c->in[0].dtype, i * p->step_a);
+      b.data = at(c->in[1].data, c->in[1].dtype, i * p->step_b);
+      j.ma.strange = b.strange = &any;
+      j.out = at_w(c->out[0].data, c->out[0].dtype, i * p->m * p->n);
       product(&j, &b, own > 1 ? 0 : id, own > 1 ? 1 : team);
     }
     dj__amx_end();
   }
+  return any;
+}
+
+static dj_status run(const dj__call *c, void *self) {
+  (void)self;
+  plan p = plan_of(c);
+  if (!products(c, &p, false)) return DJ_OK;
+  p.limbs = p.a.limbs = p.b.limbs = 1;
+  products(c, &p, true);
   return DJ_OK;
 }
 

@@ -6,38 +6,53 @@ enum {
   RUN = 4      /* panels whose parts of a row are read together */
 };
 
-/* 32 elements from p on of which n (<= 32) are there, as bf16. */
-DJ__INLINE __m512i row32(const void *p, const dj_dtype t, int64_t n) {
-  if (n <= 0) return _mm512_setzero_si512();
-  if (t == DJ_BF16) {
-    if (n >= 32) return _mm512_loadu_si512(p);
-    return _mm512_maskz_loadu_epi16((__mmask32)((1u << n) - 1), p);
-  }
-  const float *f = p;
-  __m512 lo, hi;
-  if (n >= 32) {
-    lo = _mm512_loadu_ps(f);
-    hi = _mm512_loadu_ps(f + 16);
-  } else {
-    __mmask16 ml = (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1);
-    __mmask16 mh = (__mmask16)(n > 16 ? (1u << (n - 16)) - 1 : 0);
-    lo = _mm512_maskz_loadu_ps(ml, f);
-    hi = _mm512_maskz_loadu_ps(mh, f + 16);
-  }
-  return (__m512i)_mm512_cvtne2ps_pbh(hi, lo);
+void dj__amx_split_strange(__m512 x, __m512i limb[DJ__LIMBS], bool *strange) {
+  const __m512i size = _mm512_and_si512((__m512i)x, _mm512_set1_epi32(0x7fffffff));
+  const __m512i upper = _mm512_set1_epi32(-0x10000), half = _mm512_set1_epi32(0x8000);
+  const __mmask16 no_number = _mm512_cmpge_epu32_mask(size, _mm512_set1_epi32(0x7f800000)),
+                  nan = _mm512_cmpgt_epu32_mask(size, _mm512_set1_epi32(0x7f800000)),
+                  cut = _mm512_cmpge_epu32_mask(size, _mm512_set1_epi32(0x7f7f8000));
+  *strange |= no_number != 0;
+  limb[0] = _mm512_mask_add_epi32((__m512i)x, (__mmask16)~cut, (__m512i)x, half);
+  limb[0] = _mm512_mask_or_epi32(limb[0], nan, limb[0], _mm512_set1_epi32(0x400000)); /* quiet */
+  limb[0] = _mm512_and_si512(limb[0], upper);
+  x = _mm512_maskz_sub_ps((__mmask16)~no_number, x, (__m512)limb[0]);
+  limb[1] = _mm512_and_si512(_mm512_add_epi32((__m512i)x, half), upper);
+  limb[2] = (__m512i)_mm512_sub_ps(x, (__m512)limb[1]);
 }
 
-DJ__INLINE const void *element(const dj__amx_matrix *m, const dj_dtype t, int64_t i, int64_t j) {
-  return at(m->data, t, i * m->ld + j);
+DJ__INLINE void split_run(char *dst, size_t apart, const void *src, const dj_dtype t,
+                          const int limbs, int64_t n, bool *strange) {
+  for (int64_t i = 0; i < n; i += 32) {
+    __m512i v[DJ__LIMBS];
+    const __mmask32 m = dj__amx_first(n - i);
+    dj__amx_load(at(src, t, i), t, limbs, m, v, strange);
+    for (int k = 0; k < limbs; k++)
+      _mm512_mask_storeu_epi16(dst + (size_t)k * apart + i * 2, m, v[k]);
+  }
+}
+void dj__amx_split_run(char *dst, size_t apart, const void *src, dj_dtype t, int limbs, int64_t n,
+                       bool *strange) {
+  DJ__AMX_WITH_KIND(t, limbs, F, split_run(dst, apart, src, F.t, F.limbs, n, strange));
+}
+
+/* 32 elements of row i from column j on as limbs; those outside are 0. */
+DJ__INLINE void row32(const dj__amx_matrix *m, const dj__amx_kind f, int64_t i, int64_t j,
+                      __m512i v[]) {
+  const __mmask32 there = i < m->rows ? dj__amx_first(m->cols - j) : 0;
+  if (there)
+    dj__amx_load(at(m->data, f.t, i * m->ld + j), f.t, f.limbs, there, v, m->strange);
+  else
+    for (int k = 0; k < f.limbs; k++) v[k] = _mm512_setzero_si512();
 }
 
 /* Columns c0 .. c0 + 32 of rows i and i + 1, as pairs: the first 16 columns, the last 16. */
-DJ__INLINE void pairs32(const dj__amx_matrix *m, const dj_dtype t, int64_t i, int64_t c0,
-                        __m512i *lo, __m512i *hi) {
-  int64_t n = m->cols - c0;
-  __m512i a = i < m->rows ? row32(element(m, t, i, c0), t, n) : _mm512_setzero_si512();
-  __m512i b = i + 1 < m->rows ? row32(element(m, t, i + 1, c0), t, n) : _mm512_setzero_si512();
-  interleave(a, b, lo, hi);
+DJ__INLINE void pairs32(const dj__amx_matrix *m, const dj__amx_kind f, int64_t i, int64_t c0,
+                        __m512i lo[], __m512i hi[]) {
+  __m512i a[DJ__LIMBS], b[DJ__LIMBS];
+  row32(m, f, i, c0, a);
+  row32(m, f, i + 1, c0, b);
+  for (int k = 0; k < f.limbs; k++) interleave(a[k], b[k], &lo[k], &hi[k]);
 }
 
 void dj__amx_turn(__m512i r[16]) {
@@ -71,35 +86,41 @@ DJ__INLINE void store16(char *dst, const __m512i r[16]) {
 }
 
 /* 16 rows of 32 as they are, from (i0, j0) on. */
-DJ__INLINE void rows16(const dj__amx_matrix *m, const dj_dtype t, int64_t i0, int64_t j0,
-                       __m512i r[16]) {
-  int64_t n = m->cols - j0;
+DJ__INLINE void rows16(const dj__amx_matrix *m, const dj__amx_kind f, int64_t i0, int64_t j0,
+                       __m512i r[][16]) {
   for (int i = 0; i < 16; i++) {
-    r[i] = _mm512_setzero_si512();
-    if (i0 + i >= m->rows) continue;
-    const char *p = element(m, t, i0 + i, j0);
-    _mm_prefetch(p + AHEAD, _MM_HINT_T0); // sixteen rows at once are too many for the processor
-    if (t == DJ_F32) _mm_prefetch(p + AHEAD + 64, _MM_HINT_T0);
-    r[i] = row32(p, t, n);
+    if (i0 + i < m->rows) {
+      const char *p = at(m->data, f.t, (i0 + i) * m->ld + j0);
+      _mm_prefetch(p + AHEAD, _MM_HINT_T0); // sixteen rows at once are too many for the processor
+      if (f.t == DJ_F32) _mm_prefetch(p + AHEAD + 64, _MM_HINT_T0);
+    }
+    __m512i v[DJ__LIMBS];
+    row32(m, f, i0 + i, j0, v);
+    for (int k = 0; k < f.limbs; k++) r[k][i] = v[k];
   }
 }
 
-DJ__INLINE void pack_b(char *dst, int64_t size, const dj__amx_matrix *m, const dj_dtype t,
+DJ__INLINE void pack_b(char *dst, int64_t size, const dj__amx_matrix *m, const dj__amx_kind f,
                        bool turned, int64_t k0, int64_t steps, int64_t n0, int64_t panels) {
-  for (int64_t s = 0; s < steps; s++, dst += DJ__STEP_BYTES) {
+  for (int64_t s = 0; s < steps; s++, dst += f.limbs * DJ__STEP_BYTES) {
     int64_t k = k0 + 32 * s;
     for (int64_t half = 0; turned && half < 2 * panels; half++) {
-      __m512i r[16];
-      rows16(m, t, n0 + 16 * half, k, r);
-      dj__amx_turn(r);
-      store16(dst + half / 2 * size + half % 2 * DJ__TILE_BYTES, r);
+      __m512i r[DJ__LIMBS][16];
+      rows16(m, f, n0 + 16 * half, k, r);
+      for (int l = 0; l < f.limbs; l++) {
+        dj__amx_turn(r[l]);
+        store16(dst + half / 2 * size + l * DJ__STEP_BYTES + half % 2 * DJ__TILE_BYTES, r[l]);
+      }
     }
     for (int64_t p = 0; !turned && p < 16; p++)
       for (int64_t q = 0; q < panels; q++) { // long runs of each row
-        __m512i lo, hi;
-        pairs32(m, t, k + 2 * p, n0 + 32 * q, &lo, &hi);
-        _mm512_store_si512(dst + q * size + p * 64, lo);
-        _mm512_store_si512(dst + q * size + DJ__TILE_BYTES + p * 64, hi);
+        __m512i lo[DJ__LIMBS], hi[DJ__LIMBS];
+        pairs32(m, f, k + 2 * p, n0 + 32 * q, lo, hi);
+        for (int l = 0; l < f.limbs; l++) {
+          char *to = dst + q * size + l * DJ__STEP_BYTES + p * 64;
+          _mm512_store_si512(to, lo[l]);
+          _mm512_store_si512(to + DJ__TILE_BYTES, hi[l]);
+        }
       }
   }
 }
@@ -108,47 +129,52 @@ void dj__amx_pack_b(char *dst, int64_t size, const dj__amx_matrix *m, bool turne
   const int64_t most = turned ? 1 : RUN;
   for (int64_t q = 0; q < panels; q += most) {
     int64_t n = panels - q < most ? panels - q : most;
-    DJ__WITH_DTYPE(m->dtype, T,
-                   pack_b(dst + q * size, size, m, T, turned, k0, steps, n0 + 32 * q, n));
+    DJ__AMX_WITH_KIND(m->dtype, m->limbs, F,
+                      pack_b(dst + q * size, size, m, F, turned, k0, steps, n0 + 32 * q, n));
   }
 }
 
 /* Up to RUN pairs of tiles, 32 rows of A each. */
-DJ__INLINE void pack_a_turned(char *dst, const dj__amx_matrix *m, const dj_dtype t, int64_t k0,
+DJ__INLINE void pack_a_turned(char *dst, const dj__amx_matrix *m, const dj__amx_kind f, int64_t k0,
                               int64_t steps, int64_t m0, int64_t n) {
-  for (int64_t s = 0; s < steps; s++, dst += DJ__TILE_BYTES) {
-    __m512i r[RUN][2][16];
+  const int64_t run = steps * f.limbs * DJ__TILE_BYTES;
+  for (int64_t s = 0; s < steps; s++, dst += f.limbs * DJ__TILE_BYTES) {
+    __m512i r[RUN][2][DJ__LIMBS][16];
     for (int64_t p = 0; p < 16; p++)
-      for (int64_t q = 0; q < n; q++)
-        pairs32(m, t, k0 + 32 * s + 2 * p, m0 + 32 * q, &r[q][0][p], &r[q][1][p]);
-    for (int64_t q = 0; q < 2 * n; q++) {
-      dj__amx_turn(r[q / 2][q % 2]);
-      store16(dst + q * steps * DJ__TILE_BYTES, r[q / 2][q % 2]);
-    }
+      for (int64_t q = 0; q < n; q++) {
+        __m512i lo[DJ__LIMBS], hi[DJ__LIMBS];
+        pairs32(m, f, k0 + 32 * s + 2 * p, m0 + 32 * q, lo, hi);
+        for (int l = 0; l < f.limbs; l++) r[q][0][l][p] = lo[l], r[q][1][l][p] = hi[l];
+      }
+    for (int64_t q = 0; q < 2 * n; q++)
+      for (int l = 0; l < f.limbs; l++) {
+        dj__amx_turn(r[q / 2][q % 2][l]);
+        store16(dst + q * run + l * DJ__TILE_BYTES, r[q / 2][q % 2][l]);
+      }
   }
 }
 
-DJ__INLINE void pack_a_rows(char *dst, const dj__amx_matrix *m, const dj_dtype t, int64_t k0,
+DJ__INLINE void pack_a_rows(char *dst, const dj__amx_matrix *m, const dj__amx_kind f, int64_t k0,
                             int64_t steps, int64_t m0) {
   for (int64_t i = 0; i < 16; i++, dst += 64) // a row at a time: one run of memory
     for (int64_t s = 0; s < steps; s++) {
-      int64_t k = k0 + 32 * s;
-      __m512i row = m0 + i < m->rows ? row32(element(m, t, m0 + i, k), t, m->cols - k)
-                                     : _mm512_setzero_si512();
-      _mm512_store_si512(dst + s * DJ__TILE_BYTES, row);
+      __m512i v[DJ__LIMBS];
+      row32(m, f, m0 + i, k0 + 32 * s, v);
+      for (int l = 0; l < f.limbs; l++)
+        _mm512_store_si512(dst + (s * f.limbs + l) * DJ__TILE_BYTES, v[l]);
     }
 }
 void dj__amx_pack_a(char *dst, const dj__amx_matrix *m, bool turned, int64_t k0, int64_t steps,
                     int64_t m0, int64_t blocks) {
+  const int64_t run = steps * m->limbs * DJ__TILE_BYTES;
   for (int64_t b = 0; b < blocks; b += turned ? RUN : 1) {
-    char *d = dst + b * 2 * steps * DJ__TILE_BYTES;
+    char *d = dst + b * 2 * run;
     int64_t row = m0 + 32 * b, n = blocks - b < RUN ? blocks - b : RUN;
     if (turned) {
-      DJ__WITH_DTYPE(m->dtype, T, pack_a_turned(d, m, T, k0, steps, row, n));
+      DJ__AMX_WITH_KIND(m->dtype, m->limbs, F, pack_a_turned(d, m, F, k0, steps, row, n));
     } else {
-      DJ__WITH_DTYPE(m->dtype, T, pack_a_rows(d, m, T, k0, steps, row));
-      DJ__WITH_DTYPE(m->dtype, T,
-                     pack_a_rows(d + steps * DJ__TILE_BYTES, m, T, k0, steps, row + 16));
+      DJ__AMX_WITH_KIND(m->dtype, m->limbs, F, pack_a_rows(d, m, F, k0, steps, row));
+      DJ__AMX_WITH_KIND(m->dtype, m->limbs, F, pack_a_rows(d + run, m, F, k0, steps, row + 16));
     }
   }
 }
@@ -175,13 +201,14 @@ DJ__INLINE void activate(float *c, int act) { // (32)
 }
 
 /* One row of results, c (32) f32, as act(c + bias) to y; m: which columns there are. past: y is a
- * whole line. */
+ * whole line. mend: only what is NaN there. */
 DJ__INLINE void store_row(float *c, __mmask32 m, void *y, const dj_dtype t, __m512 b0, __m512 b1,
-                          int act, bool past) {
+                          int act, bool past, bool mend) {
   _mm512_store_ps(c, _mm512_add_ps(_mm512_load_ps(c), b0));
   _mm512_store_ps(c + 16, _mm512_add_ps(_mm512_load_ps(c + 16), b1));
   if (act) activate(c, act);
   __m512 lo = _mm512_load_ps(c), hi = _mm512_load_ps(c + 16);
+  if (mend && t == DJ_F32) m = dj__amx_nan(y, m);
   if (t == DJ_F32 && past) {
     _mm512_stream_ps(y, lo);
     _mm512_stream_ps((float *)y + 16, hi);
@@ -205,28 +232,26 @@ DJ__INLINE void biases(const float *bias, __mmask32 m, __m512 *b0, __m512 *b1) {
   *b0 = _mm512_maskz_loadu_ps((__mmask16)m, bias);
   *b1 = _mm512_maskz_loadu_ps((__mmask16)(m >> 16), bias + 16);
 }
-DJ__INLINE __mmask32 columns(int64_t cols) {
-  return cols >= 32 ? 0xffffffffu : (1u << cols) - 1;
-}
 
-void dj__amx_store(float *c, int64_t rows, int64_t cols, void *out, dj_dtype t, int64_t ld,
-                   const float *bias, int act, bool past) {
+void dj__amx_store(float *c, int64_t rows, int64_t cols, void *out, int64_t ld,
+                   const dj__amx_to *to) {
   /* Whole lines of a large result go past the caches, which would read them first. */
-  past = past && cols >= 32 && ((uintptr_t)out | (uintptr_t)ld * dj_dtype_size(t)) % 64 == 0;
-  const __mmask32 m = columns(cols);
+  const size_t row = (size_t)ld * dj_dtype_size(to->dtype);
+  const bool past = to->past && !to->mend && cols >= 32 && ((uintptr_t)out | row) % 64 == 0;
+  const __mmask32 m = dj__amx_first(cols);
   __m512 b0, b1;
-  biases(bias, m, &b0, &b1);
-  DJ__WITH_DTYPE(t, T,
-                 for (int64_t i = 0; i < rows; i++)
-                     store_row(c + i * 32, m, at_w(out, T, i * ld), T, b0, b1, act, past));
+  biases(to->bias, m, &b0, &b1);
+  DJ__WITH_DTYPE(to->dtype, T,
+                 for (int64_t i = 0; i < rows; i++) store_row(c + i * 32, m, at_w(out, T, i * ld),
+                                                              T, b0, b1, to->act, past, to->mend));
 }
 
-void dj__amx_store_rows(float *c, int64_t cols, char *const *where, size_t offset, dj_dtype t,
-                        const float *bias, int act) {
-  const __mmask32 m = columns(cols);
+void dj__amx_store_rows(float *c, int64_t cols, char *const *where, size_t offset,
+                        const dj__amx_to *to) {
+  const __mmask32 m = dj__amx_first(cols);
   __m512 b0, b1;
-  biases(bias, m, &b0, &b1);
-  DJ__WITH_DTYPE(t, T,
-                 for (int64_t i = 0; i < 32; i++) if (where[i])
-                     store_row(c + i * 32, m, where[i] + offset, T, b0, b1, act, false));
+  biases(to->bias, m, &b0, &b1);
+  DJ__WITH_DTYPE(to->dtype, T,
+                 for (int64_t i = 0; i < 32; i++) if (where[i]) store_row(
+                     c + i * 32, m, where[i] + offset, T, b0, b1, to->act, false, to->mend));
 }
