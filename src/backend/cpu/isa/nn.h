@@ -42,7 +42,7 @@
   X(grid_sample_grad, DJ__I(grid_sample_grad), DJ__I(grid_supports), DJ__I(grid_grad_workspace))   \
   X(attention, DJ__I(attention), DJ__I(all_float), DJ__I(attention_workspace))                     \
   X(attention_grad, DJ__I(attention_grad), DJ__I(all_float), DJ__I(attention_grad_workspace))      \
-  X(matmul, DJ__I(matvec_run), DJ__I(matvec_supports), DJ__I(matvec_workspace))                    \
+  X(matmul, DJ__I(few_rows_run), DJ__I(few_rows_supports), DJ__I(few_rows_workspace))              \
   X(rotary, DJ__I(rotary_run), DJ__I(rotary_supports), DJ__I(rotary_workspace))                    \
   X(attention_cached, DJ__I(attention_cached_run), DJ__I(attention_cached_supports),               \
     DJ__I(attention_cached_workspace))
@@ -56,6 +56,9 @@ float DJ__I(fma_loop)(int64_t rounds, double *flops); /* peak.c */
 void DJ__I(fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream, int threads);
 size_t DJ__I(attention_workspace)(const dj__call *c);
 size_t DJ__I(attention_grad_workspace)(const dj__call *c);
+dj_status DJ__I(matvec_run)(const dj__call *c, void *self);
+size_t DJ__I(few_rows_workspace)(const dj__call *c);
+bool DJ__I(few_rows_supports)(const dj__call *c);
 size_t DJ__I(matvec_workspace)(const dj__call *c);
 bool DJ__I(matvec_supports)(const dj__call *c);
 size_t DJ__I(rotary_workspace)(const dj__call *c);
