@@ -314,6 +314,7 @@ static dj_status resize_grad_ref(const dj__call *call) {
   X(pool_skips_pixels, 1, 8, 8, 2, 1, 2, 3, 3, 0, 0, 0, 0, false)                                  \
   X(pool_whole_image, 3, 4, 5, 33, 4, 5, 4, 5, 0, 0, 0, 0, false)                                  \
   X(pool_many_windows, 1, 6, 7, 18, 3, 3, 1, 1, 1, 1, 1, 1, false)                                 \
+  X(pool_one_channel, 2, 9, 47, 1, 4, 21, 5, 13, 0, 0, 0, 0, false)                                \
   X(pool_wide_windows, 1, 20, 21, 5, 17, 18, 2, 2, 1, 0, 0, 1, false)                              \
   X(pool_threads, 3, 41, 40, 37, 3, 3, 2, 2, 1, 1, 1, 1, false)                                    \
   X(bench_pool_2x2, 32, 64, 128, 32, 2, 2, 2, 2, 0, 0, 0, 0, true)                                 \

@@ -5,7 +5,9 @@
  *     bf16, or f32 where every reader wants f32 (weight gradients on their way to the optimiser);
  *   elementwise ops take what comes: the result is bf16 if every full-size operand that is not a
  *     variable is bf16, else f32 (so a loss, which mixes predictions with f32 targets, stays f32);
- *   other followers (norms, pooling, concat, ...) are bf16 if any input that follows is;
+ *   other followers (norms, pooling, concat, ...) are bf16 if any input that follows is; those that
+ *     only move elements also where nobody needs their result in f32: rounding before is rounding
+ *     after, and half of the bytes are moved;
  *   sums, cross-entropies and scatter-adds (gradients of embeddings) are f32; everything marked
  * F32_ONLY, updates and named outputs are f32.
  *
@@ -23,6 +25,7 @@ typedef struct state {
       *other;   // (n_values of src) the value in the other dtype, made by a cast; DJ_NONE: not made
   int *wants32; // (n_values) readers that need f32
   int *uses;    // (n_values) readers in all
+  int *rounds;  // (n_values) readers that take bf16, or move elements for such readers alone
   bool failed;
 } state;
 
@@ -72,6 +75,25 @@ static void count_readers(state *s) {
   }
 }
 
+static bool moves(dj__op op) {
+  return op == DJ__OP_reshape || op == DJ__OP_slice || op == DJ__OP_concat ||
+         op == DJ__OP_transpose || op == DJ__OP_pad;
+}
+
+/* Readers come after what they read: backwards. */
+static void count_rounding(state *s) {
+  const dj_graph *g = s->r.src;
+  for (int i = g->n_nodes - 1; i >= 0; i--) {
+    const dj__node *n = g->nodes[i];
+    const dj__op_def *d = dj__op_get(n->op);
+    const bool moved = moves(n->op) && n->n_out && s->rounds[n->out[0]] == s->uses[n->out[0]];
+    for (int k = 0; k < n->n_in; k++)
+      if (n->in[k] >= 0)
+        s->rounds[n->in[k]] +=
+            moved || (d->flags & DJ__COMPUTE && d->follow >> (k < 31 ? k : 31) & 1);
+  }
+}
+
 static bool is_variable(const dj_graph *g, dj_val v) {
   const dj__node *n = g->nodes[g->values[v].node];
   return n->op == DJ__OP_variable || n->op == DJ__OP_constant;
@@ -110,6 +132,9 @@ static void convert(state *s, const dj__node *n) {
       out[0] = DJ_BF16;
   } else if (d->flags & (DJ__FOLLOW | DJ__VIEW)) {
     follow = follow_dtype(s, n, d);
+    if (moves(n->op) && out[0] == DJ_F32 && s->rounds[n->out[0]] == s->uses[n->out[0]] &&
+        s->uses[n->out[0]] > 0 && !is_variable(g, n->in[0]))
+      follow = DJ_BF16;
     bool sums = n->op == DJ__OP_sum || n->op == DJ__OP_scatter_add || n->op == DJ__OP_cross_entropy;
     if (!sums && n->op != DJ__OP_cast && n->n_out && out[0] == DJ_F32) out[0] = follow;
   }
@@ -123,7 +148,7 @@ static void convert(state *s, const dj__node *n) {
         d->flags & (DJ__COMPUTE | DJ__FOLLOW | DJ__VIEW) && (d->follow >> (i < 31 ? i : 31) & 1);
     if (n->in[i] < 0)
       in[i] = DJ_NONE;
-    else if (ewise || (d->flags & DJ__VIEW)) // kernels take any mix
+    else if (ewise || (d->flags & DJ__VIEW && follow == DJ_F32)) // kernels take any mix
       in[i] = s->r.map[n->in[i]];
     else
       in[i] = get(s, n->in[i], follows ? follow : DJ_F32);
@@ -140,9 +165,13 @@ dj_status dj__pass_precision(const dj_graph *g, dj_graph **out) {
   s.other = malloc(n * sizeof *s.other);
   s.wants32 = calloc(n, sizeof *s.wants32);
   s.uses = calloc(n, sizeof *s.uses);
-  s.failed = !s.other || !s.wants32 || !s.uses;
+  s.rounds = calloc(n, sizeof *s.rounds);
+  s.failed = !s.other || !s.wants32 || !s.uses || !s.rounds;
   for (size_t i = 0; s.other && i < n; i++) s.other[i] = DJ_NONE;
-  if (!s.failed) count_readers(&s);
+  if (!s.failed) {
+    count_readers(&s);
+    count_rounding(&s);
+  }
   for (int i = 0; i < g->n_nodes && !s.failed; i++) convert(&s, g->nodes[i]);
   for (int i = 0; i < g->n_outputs && !s.failed; i++) { // named outputs are read by people: f32
     dj_val v = g->outputs[i].val, c = get(&s, v, DJ_F32);
@@ -151,6 +180,7 @@ dj_status dj__pass_precision(const dj_graph *g, dj_graph **out) {
   free(s.other);
   free(s.wants32);
   free(s.uses);
+  free(s.rounds);
   if (s.failed) {
     dj__rewrite_abort(&s.r);
     return dj_error(DJ_E_NOMEM, "compile: out of memory");

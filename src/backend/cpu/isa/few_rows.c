@@ -21,7 +21,7 @@ enum {
   COLUMNS = 512,     /* of W in a unit (data, weight) */
   AHEAD = 8,         /* rows of W asked for ahead of their use (data) */
   DEEP = 16,         /* rows of W at a time (data) */
-  LEAST_W = 1 << 18, /* elements of W: less stays in cache, where others are as good */
+  LEAST_W = 1 << 20, /* elements of W: less stays in cache, where others are as good */
   STREAM = 1 << 20   /* bytes of a result that does not stay in cache anyway */
 };
 

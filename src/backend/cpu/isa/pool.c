@@ -260,9 +260,25 @@ dj_status DJ__I(max_pool_grad)(const dj__call *c, void *self) {
 }
 
 /* ---- average pooling ---- */
+/* Sum of a window of an image of one channel, (H, W). */
+DJ__INLINE float sum_window(const geometry *m, const window *p, const void *x, dj_dtype t) {
+  vf sum = v_all(0);
+  float rest = 0;
+  for (int64_t i = p->h0; i < p->h1; i++) {
+    int64_t j = i * m->w + p->w0, end = i * m->w + p->w1;
+    for (; j + VW <= end; j += VW) sum += v_load(x, t, j);
+    for (; j < end; j++) rest += ld(x, t, j);
+  }
+  return v_sum(sum) + rest;
+}
+
 DJ__INLINE void avg_window(const geometry *m, const window *p, const void *x, dj_dtype t, void *y) {
   const float share = 1.0f / (float)((p->h1 - p->h0) * (p->w1 - p->w0));
   int64_t k = 0;
+  if (m->c == 1) {
+    st(y, t, 0, sum_window(m, p, x, t) * share);
+    return;
+  }
   for (; k + VW <= m->c; k += VW) {
     vf sum = v_all(0);
     for (int64_t i = p->h0; i < p->h1; i++)

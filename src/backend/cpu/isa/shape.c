@@ -52,7 +52,7 @@ static void copy_rows_threaded(const dj__call *c, char *dst, int64_t dstep, cons
                                int64_t sstep, size_t run, int64_t n) {
   if (n == 0 || run == 0) return;
   int64_t pieces = ((int64_t)run + PIECE - 1) / PIECE;
-  int nt = threads_for(c, n * (int64_t)run / 4);
+  int nt = threads_for(c, run < 4 ? n : n * (int64_t)run / 4);
 #pragma omp parallel num_threads(nt)
   {
     int t = omp_get_thread_num(), team = omp_get_num_threads();
