@@ -596,6 +596,44 @@ static void hops(void **state) {
   dj_dataset_close(ds);
 }
 
+/* With a lead the control is that of later frames, and masked where the drive has none. */
+static void leads(void **state) {
+  enum { SIZE = 98, LEAD = 3, BATCH = 7 };
+  const char *store = fx_path(*state, "S");
+  free(make_drive(store, "a", SIZE, 1, false));
+  dj_data_spec spec = make_spec(store);
+  dj_dataset *ds = open_data(&spec);
+  dj_batch now, later;
+  dj_loader *plain = open_loader(ds, &(dj_loader_options){.batch = BATCH});
+  dj_loader *ahead = open_loader(ds, &(dj_loader_options){.batch = BATCH, .lead = LEAD});
+  float steering[SIZE] = {0}, moved[SIZE] = {0}, known[SIZE] = {0};
+  for (uint64_t step = 0; step < SIZE / BATCH; step++) {
+    fx_ok(dj_loader_next(plain, step, &now));
+    fx_ok(dj_loader_next(ahead, step, &later));
+    assert_memory_equal(now.image, later.image, (size_t)BATCH * now.t * now.h * now.w * 3);
+    assert_memory_equal(now.path, later.path, (size_t)BATCH * now.t * DJ_PATH_POINTS * 3 * 4);
+    for (int i = 0; i < BATCH; i++) {
+      int last = (i + 1) * now.t - 1, at = (int)step * BATCH + i;
+      steering[at] = now.control[3 * last];
+      moved[at] = later.control[3 * last];
+      known[at] = later.control_mask[3 * last];
+    }
+    dj_loader_release(plain, &now);
+    dj_loader_release(ahead, &later);
+  }
+  for (int i = 0; i < SIZE; i++) {
+    assert_true(known[i] == (i + LEAD < SIZE ? 1 : 0));
+    assert_true(moved[i] == (i + LEAD < SIZE ? steering[i + LEAD] : 0));
+  }
+  assert_true(steering[0] != steering[LEAD]);
+  dj_loader_close(plain);
+  dj_loader_close(ahead);
+  dj_loader *bad;
+  assert_int_equal(dj_loader_open(ds, &(dj_loader_options){.batch = BATCH, .lead = -1}, &bad),
+                   DJ_E_INVALID);
+  dj_dataset_close(ds);
+}
+
 static void holding_batches(void **state) {
   const char *store = fx_path(*state, "S");
   free(make_drive(store, "a", 40, 1, false));
@@ -617,10 +655,10 @@ static void holding_batches(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      FX_TEST(windows),         FX_TEST(cropping),    FX_TEST(cameras),     FX_TEST(choosing),
-      FX_TEST(bad_specs),       FX_TEST(shards),      FX_TEST(changed_log), FX_TEST(broken_frame),
-      FX_TEST(two_processes),   FX_TEST(determinism), FX_TEST(permutation), FX_TEST(hops),
-      FX_TEST(holding_batches),
+      FX_TEST(windows),       FX_TEST(cropping),        FX_TEST(cameras),     FX_TEST(choosing),
+      FX_TEST(bad_specs),     FX_TEST(shards),          FX_TEST(changed_log), FX_TEST(broken_frame),
+      FX_TEST(two_processes), FX_TEST(determinism),     FX_TEST(permutation), FX_TEST(hops),
+      FX_TEST(leads),         FX_TEST(holding_batches),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,9 +93,10 @@ typedef struct dj_loader_options {
   int batch; /* B >= 1 */
   uint64_t seed;
   bool shuffle; /* a new permutation each epoch; otherwise in order, the last batch wraps around */
-  int hop; /* 0 and 1: an epoch has a window ending at every frame. H > 1: at every H-th, counted
-              from a frame drawn for the epoch, so that windows of T = H frames show each frame
-              about once an epoch */
+  int hop;  /* 0 and 1: an epoch has a window ending at every frame. H > 1: at every H-th, counted
+               from a frame drawn for the epoch, so that windows of T = H frames show each frame
+               about once an epoch */
+  int lead; /* frames, 0 or more: control is that of so many frames later; masked where none is */
   dj_augment augment;
   int threads;  /* 0: 1 */
   int prefetch; /* batches made ahead; 0: 3 */

@@ -102,6 +102,7 @@ typedef struct dj_recipe_data {
   float crop[4];      /* share cut off: left, top, right, bottom; 0..0.9 */
   int frames, stride; /* window of the feature queue */
   int hop;            /* recorded frames from one training window to the next */
+  int lead;           /* recorded frames from a picture to the control that is learned with it */
   uint32_t labels;    /* dj_label bits */
   float margin_x;     /* extra width for viewpoint augmentation, share of width */
   char **cameras;     /* NULL: each drive's first */
