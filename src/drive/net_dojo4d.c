@@ -163,6 +163,16 @@ static dj_val command(dj_graph *g, const dj_recipe *r, const dj__net_in *in) {
 }
 
 /*
+ * Features in the light of the command: each is scaled by what the command makes of it (FiLM: Perez
+ * et al. 2018, "FiLM: Visual reasoning with a general conditioning layer"), since the same junction
+ * is steered left or right; it begins as they are. x (B*T', hidden)
+ */
+static dj_val commanded(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_val x) {
+  dj_val scale = dj__layer_linear(g, "command", command(g, r, in), r->network.hidden, 0.3f);
+  return dj_mul(g, x, dj_affine(g, scale, 1, 1));
+}
+
+/*
  * Where the vehicle would go at its present speed v and turn rate w (without turn_input: straight
  * on): what the path head corrects.
  * Along a circle, x = v t (1 - a^2 / 6), y = v t a / 2 to third order in the angle a = w t, which
@@ -236,6 +246,7 @@ static void path_head(dj_graph *g, const dj_recipe *r, const dj__net_in *in, dj_
 static void build(dj_graph *g, const dj_recipe *r, const dj__net_in *in, bool training,
                   dj__net_out *out) {
   dj_val x = frames(g, r, in, training); // (B*T', hidden)
+  if (r->network.command_input) x = commanded(g, r, in, x);
   if (r->network.matching) x = dj_concat(g, (dj_val[]){x, matching(g, r, in)}, 2, 1);
   dj_val seen = x;
   if (r->network.speed_input) x = dj_concat(g, (dj_val[]){x, vehicle(g, r, in)}, 2, 1);
