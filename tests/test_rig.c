@@ -33,15 +33,12 @@ static void presets_are_there(void **state) {
   static const struct {
     const char *name;
     int cameras, width;
-  } want[] = {{"mono", 1, 256},
-              {"donkeycar", 1, 160},
-              {"openpilot", 2, 320},
-              {"three", 3, 256},
-              {"ring6", 6, 400}};
+  } want[] = {{"mono", 1, 256},      {"wide", 1, 256},  {"donkeycar", 1, 160},
+              {"openpilot", 2, 320}, {"three", 3, 256}, {"ring6", 6, 400}};
   int n;
   (void)dj__rig_names(&n);
-  assert_int_equal(n, 5);
-  for (int k = 0; k < 5; k++) {
+  assert_int_equal(n, 6);
+  for (int k = 0; k < 6; k++) {
     dj__rig rig, file;
     if (dj__rig_find(want[k].name, &rig)) fail_msg("%s", dj_error_message());
     assert_int_equal(rig.n_camera, want[k].cameras);

@@ -34,7 +34,8 @@ typedef struct dj__rig {
   int n_camera;
   dj__rig_camera camera[DJ__RIG_CAMERAS];
 } dj__rig;
-/* Presets: "mono" (one front camera 256x128), "donkeycar" (160x120), "openpilot" (wide and narrow),
+/* Presets: "mono" (one front camera 256x128), "wide" (the same, 100 degrees across), "donkeycar"
+ * (160x120), "openpilot" (wide and narrow),
  * "three", "ring6" (nuScenes-like). Anything with a '/' or ending in .yaml is a file. */
 dj_status dj__rig_find(const char *name_or_path, dj__rig *rig);
 dj_status dj__rig_read(const char *path, dj__rig *rig); /* errors with file and line */
