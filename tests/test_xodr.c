@@ -339,7 +339,7 @@ int main(void) {
                                      cmocka_unit_test(lanes_go_on_from_section_to_section),
                                      cmocka_unit_test(junctions_of_others_are_understood),
                                      cmocka_unit_test(slivers_of_sections_are_passed_through),
-      cmocka_unit_test(roads_that_split_are_understood),
+                                     cmocka_unit_test(roads_that_split_are_understood),
                                      cmocka_unit_test(broken_files_are_named),
                                      cmocka_unit_test(missing_files_are_said_to_be)};
   return cmocka_run_group_tests(tests, NULL, NULL);
