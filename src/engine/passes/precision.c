@@ -121,7 +121,7 @@ static dj_dtype follow_dtype(const state *s, const dj__node *n, const dj__op_def
 static void convert(state *s, const dj__node *n) {
   const dj_graph *g = s->r.src;
   const dj__op_def *d = dj__op_get(n->op);
-  dj_dtype out[DJ__MAX_OUT];
+  dj_dtype out[DJ__MAX_OUT] = {DJ_F32};
   for (int k = 0; k < n->n_out; k++) out[k] = g->values[n->out[k]].dtype;
   dj_dtype follow = DJ_F32;
   bool ewise = (d->flags & DJ__EWISE) != 0;
@@ -153,7 +153,7 @@ static void convert(state *s, const dj__node *n) {
     else
       in[i] = get(s, n->in[i], follows ? follow : DJ_F32);
   }
-  if (d->flags & DJ__VIEW && n->n_out) out[0] = s->r.dst->values[in[0]].dtype;
+  if (d->flags & DJ__VIEW && n->n_in > 0 && n->n_out) out[0] = s->r.dst->values[in[0]].dtype;
   if (!dj__rewrite_copy(&s->r, n, in, out)) s->failed = true;
   if (in != few) free(in);
 }
