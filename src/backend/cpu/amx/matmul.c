@@ -17,11 +17,12 @@ enum {
   LIMBS_CHUNK = 768, /* the same of numbers in limbs */
   LIMBS_B_BYTES = 12 << 20,
   LIMBS_A_BYTES = 1 << 20,
-  GROUP = 4,      /* panels whose results are written together: longer runs of memory */
-  FAR = 16384,    /* bytes */
-  LEAST_K = 128,  /* less, and oneDNN is faster */
-  PAST = 1 << 20, /* bytes of results that do not stay in cache anyway */
-  SMALL_M = 64    /* rows below which oneDNN or another kernel is as good */
+  SUM_BYTES = 16 << 20, /* of sums kept from chunk to chunk of depth */
+  GROUP = 4,            /* panels whose results are written together: longer runs of memory */
+  FAR = 16384,          /* bytes */
+  LEAST_K = 128,        /* less, and oneDNN is faster */
+  PAST = 1 << 20,       /* bytes of results that do not stay in cache anyway */
+  SMALL_M = 64          /* rows below which oneDNN or another kernel is as good */
 };
 
 typedef struct plan {
@@ -36,6 +37,7 @@ typedef struct plan {
   int64_t group;          /* panels whose results are written together */
   int64_t block;          /* rows whose A stays in second-level cache */
   bool many_sums;         /* several chunks of depth: sums are kept in `sum` */
+  int64_t rows;           /* whose sums are kept at once, for the columns of a chunk */
   size_t b_bytes, a_bytes, c_bytes, sum_bytes; /* workspace: b and sum once, a and c of a thread */
 } plan;
 
@@ -74,7 +76,9 @@ static plan plan_of(const dj__call *call) {
   p.c_bytes =
       (size_t)p.block * 32 * p.group * sizeof(float) + (size_t)p.chunk / 32 * sizeof(int32_t) + 256;
   p.c_bytes = (p.c_bytes + 63) / 64 * 64;
-  p.sum_bytes = p.many_sums ? (size_t)(up(p.m, 32) * up(p.n, 32)) * sizeof(float) : 0;
+  p.rows = up(p.m, 32);
+  if (p.many_sums) p.rows = least(p.rows, up(SUM_BYTES / (4 * p.columns), p.block));
+  p.sum_bytes = p.many_sums ? (size_t)(p.rows * p.columns) * sizeof(float) : 0;
   return p;
 }
 
@@ -110,19 +114,21 @@ typedef struct job {
   const plan *p;
   char *b, *a;       /* packed: (panels, steps of the chunk); (16 rows, steps) */
   float *c;          /* (block / 32, 32, 32) sums of a panel */
-  float *sum;        /* (panels of all columns, M rounded up, 32) f32, or NULL */
+  float *sum;        /* (panels of a chunk, rows, 32) f32, or NULL */
   int32_t *at;       /* (steps) where they lie in A */
   dj__amx_matrix ma; /* A and the result of this one of the batch */
   void *out;
   dj__amx_to to;     /* its bias: of all columns */
   int64_t k0, steps; /* the chunk of depth: first element, steps of 32 */
   int64_t n0, n1;    /* the chunk of columns */
+  int64_t m0, m1;    /* the rows whose sums are kept */
 } job;
 
 /* Where the sums of the panel at column n begin: those of all rows, or of the block at m0. */
 static float *sums_of(const job *j, int64_t m0, int64_t n, int64_t group) {
   const plan *p = j->p;
-  return j->sum ? j->sum + (n / 32 * up(p->m, 32) + m0) * 32 : j->c + (n - group) * p->block;
+  if (!j->sum) return j->c + (n - group) * p->block;
+  return j->sum + ((n - j->n0) / 32 * p->rows + m0 - j->m0) * 32;
 }
 
 /* One panel (32 columns from n on) against rows m0 .. m1, whose A is in cache. */
@@ -179,33 +185,38 @@ static void steps_of(job *j) {
   for (int64_t s = 0; s < j->steps; s++) j->at[s] = (int32_t)(s * j->p->limbs * DJ__TILE_BYTES);
 }
 
-/* The whole product, by one thread (team NULL) or as part of a team in a parallel region. */
+/* One chunk of depth for rows m0 .. m1 and columns n0 .. n1. */
+static void chunk(job *j, const dj__amx_matrix *b, int id, int team) {
+  const plan *p = j->p;
+  const int64_t rows = up(j->m1 - j->m0, 32) / 32, panels = (j->n1 - j->n0) / 32;
+  const int64_t first = part_from(panels, team, id), next = part_from(panels, team, id + 1);
+  const int64_t size = j->steps * p->limbs * DJ__STEP_BYTES; /* of a panel */
+  dj__amx_pack_b(j->b + first * size, size, b, p->tb, j->k0, j->steps, j->n0 + 32 * first,
+                 next - first);
+  if (team > 1) {
+#pragma omp barrier
+  }
+  if (rows >= 2 * team || panels < 2 * team)
+    range(j, j->m0 + 32 * part_from(rows, team, id),
+          least(j->m1, j->m0 + 32 * part_from(rows, team, id + 1)), j->n0, j->n1);
+  else
+    range(j, j->m0, j->m1, j->n0 + 32 * first, j->n0 + 32 * next);
+  if (team > 1) {
+#pragma omp barrier
+  }
+}
+
+/* The whole product, by one thread (team 1) or as part of a team in a parallel region. */
 static void product(job *j, const dj__amx_matrix *b, int id, int team) {
   const plan *p = j->p;
-  const int64_t rows = up(p->m, 32) / 32;
-  for (j->k0 = 0; j->k0 < p->k; j->k0 += p->chunk) {
-    j->steps = (least(p->chunk, p->k - j->k0) + 31) / 32;
-    steps_of(j);
+  for (j->m0 = 0; j->m0 < p->m; j->m0 = j->m1) {
+    j->m1 = least(j->m0 + p->rows, p->m);
     for (j->n0 = 0; j->n0 < p->n; j->n0 = j->n1) {
       j->n1 = least(j->n0 + p->columns, up(p->n, 32));
-      int64_t panels = (j->n1 - j->n0) / 32;
-      const int64_t first = part_from(panels, team, id);
-      const int64_t size = j->steps * p->limbs * DJ__STEP_BYTES; /* of a panel */
-      dj__amx_pack_b(j->b + first * size, size, b, p->tb, j->k0, j->steps, j->n0 + 32 * first,
-                     part_from(panels, team, id + 1) - first);
-      if (team > 1) {
-#pragma omp barrier
-      }
-      if (rows >= 2 * team || panels < 2 * team) {
-        int64_t m0 = 32 * part_from(rows, team, id),
-                m1 = least(p->m, 32 * part_from(rows, team, id + 1));
-        range(j, m0, m1, j->n0, j->n1);
-      } else {
-        range(j, 0, p->m, j->n0 + 32 * part_from(panels, team, id),
-              j->n0 + 32 * part_from(panels, team, id + 1));
-      }
-      if (team > 1) {
-#pragma omp barrier
+      for (j->k0 = 0; j->k0 < p->k; j->k0 += p->chunk) {
+        j->steps = (least(p->chunk, p->k - j->k0) + 31) / 32;
+        steps_of(j);
+        chunk(j, b, id, team);
       }
     }
   }
