@@ -249,6 +249,10 @@ static bool inside_outline(const dj__map *m, const dj__junction *j, double x, do
   return in;
 }
 
+/* m by which lanes beside each other overlap: they are chords of curves, at single precision, and
+ * must leave no seam between them that belongs to neither. */
+#define SEAM 0.02f
+
 static bool on_lane(const dj__map *m, double x, double y, uint32_t types) {
   const struct dj__map_index *k = m->index;
   float px = (float)(x - k->x0), py = (float)(y - k->y0);
@@ -262,7 +266,8 @@ static bool on_lane(const dj__map *m, double x, double y, uint32_t types) {
         float dx = px - e->x, dy = py - e->y, along = dx * e->tx + dy * e->ty,
               across = dx * e->ty - dy * e->tx;
         if (fabsf(along) > e->half + 0.08f * fabsf(across) + 0.01f || fabsf(across) > 4) continue;
-        if ((types >> k->type[e->lane] & 1) && fabsf(across) <= 0.5f * m->point[e->point].width)
+        if ((types >> k->type[e->lane] & 1) &&
+            fabsf(across) <= 0.5f * m->point[e->point].width + SEAM)
           return true;
       }
     }
