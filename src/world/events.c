@@ -12,6 +12,7 @@
 #define REACTION 1.0  /* s */
 #define STAGE_S  45.0 /* s that a staged event has to begin before others may */
 #define STANDS_S 32.0 /* s for which a lane stays blocked */
+#define APART_S  90.0 /* s from the end of one that stands in the way to the next one */
 #define WAIT     11.0 /* s from an event until one is due, and */
 #define PATIENCE 2.0  /* s that each kind is given: together one in about 20 s at unruly = 1 */
 
@@ -575,6 +576,22 @@ static bool allowed(const dj__world *w, int kind) {
   return CAST[kind] && (w->config.events == 0 || (w->config.events >> kind & 1));
 }
 
+static bool stands(int kind) {
+  return kind == DJ__EVENT_BLOCKED || kind == DJ__EVENT_WRONG_PARKING;
+}
+
+/* One car in the way at a time, and then none for a while: they can be put nearly anywhere, and
+ * would otherwise be most of what happens. */
+static bool too_soon(const dj__world *w, int kind) {
+  if (!stands(kind)) return false;
+  for (int n = w->n_event - 1; n >= 0; n--) {
+    const dj__event *e = &w->event[n];
+    if (!stands((int)e->kind)) continue;
+    return !e->end || (double)(w->step - e->end) * DJ__WORLD_DT < APART_S;
+  }
+  return false;
+}
+
 bool dj__event_cast(dj__world *w, dj__event_kind kind) {
   return CAST[kind] && CAST[kind](w);
 }
@@ -586,7 +603,7 @@ static int in_order(const dj__world *w, int *kinds) {
   int n = 0, count[DJ__N_EVENTS] = {0};
   for (int e = 0; e < w->n_event; e++) count[w->event[e].kind]++;
   for (int k = 0; k < DJ__N_EVENTS; k++) {
-    if (!allowed(w, k)) continue;
+    if (!allowed(w, k) || too_soon(w, k)) continue;
     uint64_t at = (UINT64_C(1) << 32) + (uint64_t)w->n_event * DJ__N_EVENTS + (uint64_t)k;
     float r = (float)count[k] + 1.2f * dj__u01(dj__philox(w->config.seed, at, DJ__RNG_EVENT).v[0]);
     int i = n++;

@@ -8,9 +8,10 @@
 #define DEVIATED_M 30.0 /* from the route (CARLA's leaderboard) */
 #define OFF_ROAD_S 3.0
 #define BLOCKED_S  60.0
-#define STANDS     0.1 /* m/s */
-#define STOOD      0.3 /* m/s: at a stop sign */
-#define SIGN_M     4.0 /* m before its line */
+#define QUEUE_M    30.0 /* before a red light, where standing is what one has to do */
+#define STANDS     0.1  /* m/s */
+#define STOOD      0.3  /* m/s: at a stop sign */
+#define SIGN_M     4.0  /* m before its line */
 enum { NEAR = 96, KEPT = 40 };
 
 dj_status dj__observer_start(dj__observer *o, const dj__world *w) {
@@ -154,10 +155,21 @@ static bool lasts(double *since, bool now, double t, double seconds) {
   return now && t - *since >= seconds;
 }
 
+static bool before_red(const dj__observer *o, const dj__world *w) {
+  for (int k = 0; k < o->guide.n_line; k++) {
+    const dj__guide_line *l = &o->guide.line[k];
+    if (l->s < o->front || l->s > o->front + QUEUE_M * o->scale) continue;
+    if (w->map->stop[l->stop].control != DJ__CONTROL_LIGHTS) continue;
+    if (dj__world_light(w, l->stop) == DJ__LIGHT_RED) return true;
+  }
+  return false;
+}
+
 static bool is_over(dj__observer *o, const dj__world *w, double limit_s, dj__history *h) {
   const dj__history_step *s = &h->step[h->n_step - 1];
   bool off = lasts(&o->off_since, s->facts & DJ__FACT_OFF_ROAD, s->time, OFF_ROAD_S);
-  bool blocked = lasts(&o->stood_since, fabs(w->ego.vx) < STANDS, s->time, BLOCKED_S);
+  bool stuck = fabs(w->ego.vx) < STANDS && !before_red(o, w);
+  bool blocked = lasts(&o->stood_since, stuck, s->time, BLOCKED_S);
   if (crashed(h))
     h->end = DJ__END_COLLISION;
   else if (s->facts & DJ__FACT_DEVIATED)

@@ -9,6 +9,7 @@
 #include "world/traffic.h"
 
 #define CROSS_CHANCE 0.35f /* of those who pass a crossing */
+#define STUCK_S      6.0f  /* s in the middle of the road before one turns back */
 #define STEP_OUT     0.9   /* m of clearance to vehicles */
 
 static float draw(dj__traffic *t, int i) {
@@ -239,6 +240,15 @@ static void arrive(dj__traffic *t, int i) {
   }
 }
 
+/* In the middle of the road, between two who wait for this one and each other: back again. */
+static void turn_back(dj__traffic *t, int i) {
+  dj__mind *m = &t->mind[i];
+  double s = 0, lateral, x = (double)m->x0, y = (double)m->y0;
+  m->to = dj__map_nearest(t->map, x, y, NAN, 1u << DJ__LANE_SIDEWALK, 5, &s, &lateral);
+  m->to_s = (float)s;
+  head_for(t, i, x, y, DJ__GAIT_JAY);
+}
+
 static void straight(dj__traffic *t, int i) {
   dj__agents *a = &t->agents;
   dj__mind *m = &t->mind[i];
@@ -248,6 +258,11 @@ static void straight(dj__traffic *t, int i) {
   bool road = m->gait == DJ__GAIT_CROSS || m->gait == DJ__GAIT_JAY;
   bool free = way_is_free(t, i, yaw, road);
   a->speed[i] = free ? fminf(m->v_factor, a->speed[i] + 1.5f * dt) : 0;
+  m->pause = free || m->gait != DJ__GAIT_JAY ? 0 : m->pause + dt;
+  if (m->pause > STUCK_S) {
+    turn_back(t, i);
+    return;
+  }
   m->way += a->speed[i] * dt;
   double f = d > 1e-3 ? fmin((double)m->way / d, 1) : 1;
   a->x[i] = (double)m->x0 + f * dx;

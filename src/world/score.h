@@ -84,7 +84,7 @@ typedef enum dj__drive_end {
   DJ__END_COLLISION, /* at fault */
   DJ__END_OFF_ROAD,  /* for 3 s */
   DJ__END_DEVIATED,
-  DJ__END_BLOCKED, /* stood for 60 s */
+  DJ__END_BLOCKED, /* stood for 60 s, not before a red light */
   DJ__N_ENDS
 } dj__drive_end;
 const char *dj__end_name(dj__drive_end e); /* "arrived", "time", ... */

@@ -248,6 +248,8 @@ static void look_at_parting(const dj__traffic *t, int i, int lane, double base, 
   }
 }
 
+#define SWING_M 4.5f /* m */
+
 /* The acceleration that whoever is ahead allows. */
 static float follow(dj__traffic *t, int i, float reach, float until) {
   const dj__agents *a = &t->agents;
@@ -271,7 +273,11 @@ static float follow(dj__traffic *t, int i, float reach, float until) {
   }
   m->leader = who;
   m->leader_gap = gap;
-  return who < 0 ? 1e9f : dj__idm_follow(m, a->speed[i], gap, speed, m->gap);
+  if (who < 0) return 1e9f;
+  /* Behind what will not move on by itself one stops where one can still swing out. */
+  bool stands = a->flags[who] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC);
+  bool waits = stands && dj__is_motor(a->kind[i]) && fabsf(m->t_goal - a->t[i]) < 0.3f * m->scale;
+  return dj__idm_follow(m, a->speed[i], gap, speed, m->gap + (waits ? SWING_M * m->scale : 0));
 }
 
 /* The last lane of the path has no other after it. */
