@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "dojo/log.h"
 #include "world/drive.h"
 
 enum { TRIES = 64, STREAM = 0xca5e };
@@ -48,8 +49,8 @@ static int staged_event(dj__case_kind k) {
   }
 }
 
-/* A route that has what the case's event needs, if one can be found; any other one otherwise, but
- * for lights, without which there is no case. */
+/* A route that has what the case's event or light needs, if one can be found; any other one
+ * otherwise: the case is a plain route then. */
 static dj_status find_route(const dj__case *c, const dj__map *m, dj__route *r) {
   dj__route any = {0};
   int event = staged_event(c->kind);
@@ -65,18 +66,18 @@ static dj_status find_route(const dj__case *c, const dj__map *m, dj__route *r) {
       free(any.lane);
       return DJ_OK;
     }
-    if (!s && !lights && !any.lane)
+    if (!s && !any.lane)
       any = *r;
     else if (!s)
       free(r->lane);
     *r = (dj__route){0};
   }
-  if (any.lane) {
-    *r = any;
-    return DJ_OK;
-  }
-  return dj_error(DJ_E_NOT_FOUND, "no route of %g m%s in %d tries", c->length,
-                  lights ? " that meets traffic lights" : "", TRIES);
+  if (!any.lane) return dj_error(DJ_E_NOT_FOUND, "no route of %g m in %d tries", c->length, TRIES);
+  if (lights)
+    dj_message(DJ_LOG_WARN, "case %s: no route of %g m meets traffic lights there: driven without",
+               c->name, c->length);
+  *r = any;
+  return DJ_OK;
 }
 
 static double side(dj__rng *g) {
