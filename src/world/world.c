@@ -75,10 +75,11 @@ static dj_status copy_route(dj__route *to, const dj__route *from) {
 static dj_status take_route(dj__world *w) {
   const dj__world_config *c = &w->config;
   if (!c->route) { /* shorter where the map is small */
-    const double long_enough = w->traffic->toy ? 30 : 500, short_enough = 30;
+    const double length = w->traffic->toy ? 30 : 500;
+    const int halvings = w->traffic->toy ? 0 : 4;
     dj_status s = DJ_E_NOT_FOUND;
-    for (double d = long_enough; d >= short_enough && s == DJ_E_NOT_FOUND; d *= 0.5)
-      s = dj__map_random_route(c->map, c->seed, d, &w->route);
+    for (int k = 0; k <= halvings && s == DJ_E_NOT_FOUND; k++)
+      s = dj__map_random_route(c->map, c->seed, ldexp(length, -k), &w->route);
     return s;
   }
   if (c->route->n < 1) return dj_error(DJ_E_INVALID, "a route has at least one lane");
