@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "dojo/log.h"
-#include "world/delay.h"
+#include "world/seat.h"
 
 /* ---- drivers ---- */
 void dj__driver_destroy(dj__driver *d) {
@@ -26,28 +26,20 @@ typedef struct loop {
   dj__scene *scene;
   dj__picture picture[DJ__RIG_CAMERAS];
   uint64_t next; /* step of the next decision */
-  dj__delay delay;
-  double yaw, sensed; /* at the last decision; s, < 0: none yet */
+  dj__seat seat;
   uint64_t decisions;
 } loop;
 
 static dj_status decide(loop *l, dj__sense *in) {
   const dj__world *w = l->world;
-  double t = (double)w->step * DJ__WORLD_DT;
-  *in = (dj__sense){.time = t, .speed = w->ego.vx, .command = dj__world_route_command(w)};
-  if (l->sensed >= 0)
-    in->yaw_rate = remainder(w->ego.yaw - l->yaw, 2 * M_PI) / fmax(t - l->sensed, 1e-9);
-  l->yaw = w->ego.yaw;
-  l->sensed = t;
+  *in = (dj__sense){0};
   if (l->driver->rig) {
     dj__scene_of(w, 0, l->scene);
     DJ_TRY(dj__render(l->renderer, l->scene, NULL, l->driver->rig, l->picture));
     in->n_picture = l->driver->rig->n_camera;
     in->picture = l->picture;
   }
-  dj__command c = l->delay.now;
-  DJ_TRY(l->driver->drive(l->driver->self, in, l->driver->privileged ? w : NULL, &c));
-  dj__delay_push(&l->delay, w->step + (uint64_t)lround(l->driver->latency / DJ__WORLD_DT), &c);
+  DJ_TRY(dj__seat_decide(&l->seat, l->driver, w, in));
   l->next = (uint64_t)llround(++l->decisions * l->driver->period / DJ__WORLD_DT);
   if (l->next <= w->step) l->next = w->step + 1;
   return DJ_OK;
@@ -58,7 +50,7 @@ static dj_status run(loop *l, const dj__case *c, dj__observer *o, const dj__watc
   dj__sense in = {0};
   for (bool over = false; !over;) {
     if (l->world->step >= l->next) DJ_TRY(decide(l, &in));
-    dj__world_step(l->world, dj__delay_at(&l->delay, l->world->step));
+    dj__world_step(l->world, dj__seat_command(&l->seat, l->world->step));
     DJ_TRY(dj__observer_step(o, l->world, c->seconds, h, &over));
     if (watcher && watcher->step) DJ_TRY(watcher->step(watcher->self, l->world, o, &in));
   }
@@ -67,7 +59,7 @@ static dj_status run(loop *l, const dj__case *c, dj__observer *o, const dj__watc
 
 dj_status dj__drive_case(const dj__case *c, const dj__map *m, dj__driver *d, dj__renderer *renderer,
                          const dj__watcher *watcher, dj__history *h) {
-  loop l = {.driver = d, .renderer = renderer, .sensed = -1};
+  loop l = {.driver = d, .renderer = renderer};
   dj__observer o = {0};
   *h = (dj__history){.par = NAN};
   dj_status s = dj__case_world(c, m, &l.world);

@@ -7,25 +7,13 @@
 #define LENGTH 4.7 /* m, of the car that these fit */
 
 dj_status dj__pupil_start(dj__pupil *p, dj__driver *network, const dj__world *w) {
-  *p = (dj__pupil){.network = network, .sensed = -1};
+  *p = (dj__pupil){.network = network};
   return network->reset ? network->reset(network->self, w) : DJ_OK;
 }
 
 dj_status dj__pupil_see(dj__pupil *p, const dj__picture *pictures, int n, const dj__world *w) {
-  double t = (double)w->step * DJ__WORLD_DT;
-  dj__sense in = {.time = t,
-                  .speed = w->ego.vx,
-                  .command = dj__world_route_command(w),
-                  .n_picture = n,
-                  .picture = pictures};
-  if (p->sensed >= 0)
-    in.yaw_rate = remainder(w->ego.yaw - p->yaw, 2 * M_PI) / fmax(t - p->sensed, 1e-9);
-  p->yaw = w->ego.yaw;
-  p->sensed = t;
-  dj__command c = {0};
-  DJ_TRY(p->network->drive(p->network->self, &in, NULL, &c));
-  dj__delay_push(&p->delay, w->step + (uint64_t)lround(p->network->latency / DJ__WORLD_DT), &c);
-  return DJ_OK;
+  return dj__seat_decide(&p->seat, p->network, w,
+                         &(dj__sense){.n_picture = n, .picture = pictures});
 }
 
 /* m from the middle of the nearest of the route's lanes here. */
@@ -47,7 +35,7 @@ static bool differ(const dj__command *a, const dj__command *b, double v) {
 }
 
 dj__command dj__pupil_step(dj__pupil *p, const dj__world *w, const dj__command *expert) {
-  const dj__command *own = dj__delay_at(&p->delay, w->step);
+  const dj__command *own = dj__seat_command(&p->seat, w->step);
   double scale = fmin(1, w->ego.model->length / LENGTH), off = off_lane(w);
   double patience = w->ego.vx < 0.5 ? 2 : 0.4; /* s */
   p->apart = differ(expert, own, w->ego.vx) ? p->apart + DJ__WORLD_DT : 0;

@@ -13,13 +13,11 @@
 #ifndef DOJO_WORLD_PUPIL_H
 #define DOJO_WORLD_PUPIL_H
 
-#include "world/delay.h"
-#include "world/drive.h"
+#include "world/seat.h"
 
 typedef struct dj__pupil {
   dj__driver *network; /* the caller's */
-  dj__delay delay;     /* from the picture to the command's effect */
-  double yaw, sensed;  /* at the last picture; s, < 0: none yet */
+  dj__seat seat;       /* the network's */
   double apart;        /* s for which the two have not agreed */
   double taken;        /* s for which the expert goes on driving */
   uint64_t steps, own; /* driven, and by the network */
