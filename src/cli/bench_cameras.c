@@ -10,11 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-#include "cli/bench_median.h"
 #include "world/render.h"
 
-enum { PIECES = 10, IN_VIEW = 30 };
+enum { IN_VIEW = 30 };
 
 typedef struct street {
   dj__map *map;
@@ -22,6 +20,7 @@ typedef struct street {
   dj__rig rig;
   dj__scene *scene, *next;
   int lane, frame, under_way;
+  bool flow;
   dj__picture picture[DJ__RIG_CAMERAS];
 } street;
 
@@ -84,35 +83,23 @@ static void look(const street *t, int frame, dj__scene *s) {
   }
 }
 
-static dj_status step(street *t, bool flow) {
+static dj_status step(void *data) {
+  street *t = data;
   if (t->under_way == 2) {
     DJ_TRY(dj__render_end(t->renderer, t->picture));
     t->under_way--;
   }
   look(t, t->frame, t->scene);
-  if (flow) look(t, t->frame + 1, t->next);
+  if (t->flow) look(t, t->frame + 1, t->next);
   t->frame++;
-  DJ_TRY(dj__render_begin(t->renderer, t->scene, flow ? t->next : NULL, &t->rig));
+  DJ_TRY(dj__render_begin(t->renderer, t->scene, t->flow ? t->next : NULL, &t->rig));
   t->under_way++;
   return DJ_OK;
 }
 
-static dj_status measure(street *t, bool flow, double seconds, dj__bench_world_result *r) {
-  double rate[PIECES];
-  for (int k = 0; k < 80; k++) DJ_TRY(step(t, flow)); // shaders compiled, all of the way seen once
-  for (int k = 0; k < PIECES; k++) {
-    double start = dj__now(), end;
-    int n = 0;
-    do {
-      DJ_TRY(step(t, flow));
-      n++;
-      end = dj__now();
-    } while (end - start < seconds / PIECES);
-    rate[k] = n * t->rig.n_camera / (end - start);
-  }
-  r->value = dj__median(rate, PIECES);
-  r->fastest = rate[PIECES - 1];
-  return DJ_OK;
+static dj_status measure(street *t, double seconds, dj__bench_world_result *r) {
+  for (int k = 0; k < 80; k++) DJ_TRY(step(t)); // shaders compiled, all of the way seen once
+  return dj__bench_pieces(seconds, t->rig.n_camera, step, t, r);
 }
 
 static dj_status row(const dj__bench_world_options *o, const char *rig, uint32_t layers,
@@ -127,7 +114,8 @@ static dj_status row(const dj__bench_world_options *o, const char *rig, uint32_t
   if (!s) s = dj__renderer_create(t.map, &(dj__render_options){.layers = layers}, &t.renderer);
   if (!s) {
     t.lane = long_lane(t.map);
-    s = measure(&t, layers & DJ__LAYER_FLOW, o->seconds, r);
+    t.flow = layers & DJ__LAYER_FLOW;
+    s = measure(&t, o->seconds, r);
     const dj_camera *c = &t.rig.camera[0].camera;
     (void)snprintf(r->detail, sizeof r->detail, "%d x %d, %s, %d agents in view, %.60s", c->width,
                    c->height, what, IN_VIEW, dj__renderer_name(t.renderer));

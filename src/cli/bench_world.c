@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "cli/bench_cameras.h"
@@ -19,15 +18,14 @@
 
 enum { PIECES = 10, WORLDS = 64, AGENTS = 64, NEAR = 8 };
 
-/* Calls step(data) for the time of a row; `each` things a call. */
-static void time_steps(double seconds, double each, void (*step)(void *data), void *data,
-                       dj__bench_world_result *r) {
+dj_status dj__bench_pieces(double seconds, double each, dj_status (*step)(void *data), void *data,
+                           dj__bench_world_result *r) {
   double rate[PIECES];
   for (int k = 0; k < PIECES; k++) {
     double start = dj__now(), end;
     int n = 0;
     do {
-      step(data);
+      DJ_TRY(step(data));
       n++;
       end = dj__now();
     } while (end - start < seconds / PIECES);
@@ -35,6 +33,7 @@ static void time_steps(double seconds, double each, void (*step)(void *data), vo
   }
   r->value = dj__median(rate, PIECES);
   r->fastest = rate[PIECES - 1];
+  return DJ_OK;
 }
 
 static dj_status town(dj__map **m) {
@@ -48,9 +47,10 @@ typedef struct vector {
   uint8_t *collision;
 } vector;
 
-static void vector_step(void *data) {
+static dj_status vector_step(void *data) {
   vector *v = data;
   dj__worlds_step(v->w, v->action, v->observation, v->collision);
+  return DJ_OK;
 }
 
 static dj_status time_vector(const dj__bench_world_options *o, bool actions,
@@ -75,8 +75,8 @@ static dj_status time_vector(const dj__bench_world_options *o, bool actions,
       s = dj_error(DJ_E_NOMEM, "no memory for observations");
   }
   if (!s) {
-    for (int k = 0; k < 20; k++) vector_step(&v); /* spread out, caches warm */
-    time_steps(o->seconds, (double)n, vector_step, &v, r);
+    for (int k = 0; k < 20; k++) (void)vector_step(&v); /* spread out, caches warm */
+    s = dj__bench_pieces(o->seconds, (double)n, vector_step, &v, r);
     (void)snprintf(r->detail, sizeof r->detail,
                    "%d worlds x %d agents %s, collisions, %d neighbours, observations, %d thread%s",
                    WORLDS, AGENTS, actions ? "with given actions" : "driven by the models", NEAR,
@@ -98,8 +98,9 @@ static dj_status vector_actions(const dj__bench_world_options *o, dj__bench_worl
 }
 
 /* ---- one world ---- */
-static void world_step(void *data) {
+static dj_status world_step(void *data) {
   dj__world_step(data, &(dj__command){.throttle = 0.1f});
+  return DJ_OK;
 }
 
 static dj_status single(const dj__bench_world_options *o, dj__bench_world_result *r) {
@@ -111,7 +112,7 @@ static dj_status single(const dj__bench_world_options *o, dj__bench_world_result
     s = dj__world_create(&c, &w);
   }
   if (!s) {
-    time_steps(o->seconds, 1, world_step, w, r);
+    s = dj__bench_pieces(o->seconds, 1, world_step, w, r);
     const dj__world_config *c = &w->config;
     (void)snprintf(
         r->detail, sizeof r->detail,

@@ -24,6 +24,10 @@ typedef struct dj__bench_world_result {
 typedef dj_status (*dj__bench_world_row)(const dj__bench_world_options *o,
                                          dj__bench_world_result *r);
 
+/* Calls step(data) for `seconds`, in pieces; `each` things a call. Fills in value and fastest. */
+dj_status dj__bench_pieces(double seconds, double each, dj_status (*step)(void *data), void *data,
+                           dj__bench_world_result *r);
+
 /* Times all rows and prints a table, or a JSON array; the command's exit code. */
 int dj__bench_world(const dj__bench_world_options *o);
 
