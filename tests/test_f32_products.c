@@ -174,22 +174,12 @@ static const dj__sample products[] = {
     {"one summand", 2, {DJ__F32(40, 1), DJ__F32(1, 40)}, MM(0, 0)},
     {"deep", 2, {DJ__F32(33, 5000), DJ__F32(5000, 40)}, MM(0, 0)},
 };
-static const dj__conv_attr by_one = {.stride = {1, 1},
-                                     .pad = {1, 1, 1, 1},
-                                     .dilation = {1, 1},
-                                     .groups = 1,
-                                     .in_h = 9,
-                                     .in_w = 16,
-                                     .kh = 3,
-                                     .kw = 3};
-static const dj__conv_attr by_two = {.stride = {2, 2},
-                                     .pad = {1, 1, 1, 1},
-                                     .dilation = {1, 1},
-                                     .groups = 1,
-                                     .in_h = 9,
-                                     .in_w = 16,
-                                     .kh = 3,
-                                     .kw = 3};
+#define BY(n)                                                                                      \
+  {                                                                                                \
+    .stride = {n, n}, .pad = {1, 1, 1, 1}, .dilation = {1, 1}, .groups = 1, .in_h = 9, .in_w = 16, \
+    .kh = 3, .kw = 3                                                                               \
+  }
+static const dj__conv_attr by_one = BY(1), by_two = BY(2);
 enum { C1 = 24, C2 = 64, O = 40 };
 static const dj__sample forwards[] = {
     {"24 channels", 2, {DJ__F32(3, 9, 16, C1), DJ__F32(O, 3, 3, C1)}, DJ__ATTR(by_one)},

@@ -336,23 +336,36 @@ static void events_are_labelled(void **state) {
   dj__world_destroy(w);
 }
 
+/* Nothing but one event, and that staged. */
+static dj__world_config staged(const dj__map *m, uint64_t seed, const dj__route *r, int kind,
+                               double after) {
+  dj__world_config c = dj__world_config_default(m, seed);
+  c.route = r;
+  c.unruly = 0;
+  c.staged.kind = kind;
+  c.staged.after = after;
+  return c;
+}
+
+/* A world in which the ego has followed its route until something happened, or for `steps`. */
+static dj__world *until_event(const dj__world_config *c, int steps) {
+  dj__world *w = make(c);
+  for (int i = 0; i < steps && w->n_event == 0; i++) {
+    dj__command u = follow_route(w);
+    dj__world_step(w, &u);
+  }
+  return w;
+}
+
 static void staged_events_happen(void **state) {
   (void)state;
   static const int kinds[] = {DJ__EVENT_JAYWALKER, DJ__EVENT_BLOCKED, DJ__EVENT_WRONG_PARKING};
   for (int k = 0; k < 3; k++) {
     dj__route route;
     assert_int_equal(dj__map_random_route(organic, 4, 900, &route), DJ_OK);
-    dj__world_config c = dj__world_config_default(organic, 4);
-    c.route = &route;
-    c.unruly = 0;
+    dj__world_config c = staged(organic, 4, &route, kinds[k], 1);
     c.n_vehicle = 10;
-    c.staged.kind = kinds[k];
-    c.staged.after = 1;
-    dj__world *w = make(&c);
-    for (int i = 0; i < 1600 && w->n_event == 0; i++) {
-      dj__command u = follow_route(w);
-      dj__world_step(w, &u);
-    }
+    dj__world *w = until_event(&c, 1600);
     assert_int_equal(w->n_event, 1);
     assert_int_equal(w->event[0].kind, kinds[k]);
     double d = hypot(w->event[0].x - w->agents.x[0], w->event[0].y - w->agents.y[0]);
@@ -374,17 +387,9 @@ static void staged_events_begin(void **state) {
       dj__route route;
       if (dj__map_random_route(m, seed, 500, &route)) continue;
       if (dj__event_fits(m, &route, kinds[k])) {
-        dj__world_config c = dj__world_config_default(m, seed);
-        c.route = &route;
-        c.unruly = 0;
+        dj__world_config c = staged(m, seed, &route, kinds[k], 2);
         c.n_vehicle = 15;
-        c.staged.kind = kinds[k];
-        c.staged.after = 2;
-        dj__world *w = make(&c);
-        for (int i = 0; i < 1200 && w->n_event == 0; i++) {
-          dj__command u = follow_route(w);
-          dj__world_step(w, &u);
-        }
+        dj__world *w = until_event(&c, 1200);
         runs++;
         begun += w->n_event > 0 && (int)w->event[0].kind == kinds[k];
         dj__world_destroy(w);
