@@ -242,11 +242,9 @@ static void arrive(dj__traffic *t, int i) {
 
 /* In the middle of the road, between two who wait for this one and each other: back again. */
 static void turn_back(dj__traffic *t, int i) {
-  dj__mind *m = &t->mind[i];
-  double s = 0, lateral, x = (double)m->x0, y = (double)m->y0;
-  m->to = dj__map_nearest(t->map, x, y, NAN, 1u << DJ__LANE_SIDEWALK, 5, &s, &lateral);
-  m->to_s = (float)s;
-  head_for(t, i, x, y, DJ__GAIT_JAY);
+  double s = 0, lateral, x = (double)t->mind[i].x0, y = (double)t->mind[i].y0;
+  int walk = dj__map_nearest(t->map, x, y, NAN, 1u << DJ__LANE_SIDEWALK, 5, &s, &lateral);
+  dj__pedestrian_jaywalk(t, i, x, y, walk, s);
 }
 
 static void straight(dj__traffic *t, int i) {

@@ -147,11 +147,10 @@ static void through(dj__port *p, int from, int from0, int to, int to0, int n) {
 }
 
 /* Exit and entry on one or both sides of a straight stretch of 660 m around the frame's origin, to
- * junctions that lie beside it. Its first and last nodes and edges: the motorway goes on there. */
+ * junctions that lie beside it. The motorway goes on at its first and last edge. */
 typedef struct interchange {
-  int first, last;      /* nodes at its ends */
-  int edge0, edge_last; /* its first and last edge */
-  int lanes[2];         /* of these edges, along the frame and against it */
+  int edge0, edge_last;
+  int lanes[2]; /* of these edges, along the frame and against it */
 } interchange;
 
 typedef struct ramps {
@@ -221,8 +220,6 @@ static interchange exit_and_entry(dj__town *t, const frame *f, const int junctio
               port_node(t, f, 200, 0),  port_node(t, f, 214, 0),  port_node(t, f, 330, 0)};
   int e[3] = {dj__town_edge(t, n[0], n[1], &wide), dj__town_edge(t, n[2], n[3], &two),
               dj__town_edge(t, n[4], n[5], &wide)};
-  o.first = n[0];
-  o.last = n[5];
   o.edge0 = e[0];
   o.edge_last = e[2];
   ramps r[2] = {{-1, -1}, {-1, -1}};
@@ -250,7 +247,7 @@ static void widen(dj__town *t, dj__port_arm narrow, dj__port_arm wide, const int
 }
 
 /* From a roundabout to the motorway's first (or last) node: a road of one lane each way, a port in
- * which lanes begin and end, and a motorway that bends gently. `heading` along the motorway. */
+ * which lanes begin and end, and a motorway that bends gently. */
 static void motorway_end(dj__town *t, int roundabout, const frame *f, double s_end,
                          dj__port_arm last, const int lanes[2]) {
   dj__street road = dj__street_of(t, 2, DJ__ZONE_RURAL), two = motorway_street(2, 2);
@@ -319,9 +316,9 @@ void dj__town_motorway(dj__town *t, double size) {
   int a = wind(t, way_at(w, M_PI_2), way_at(over, M_PI), &minor, dj__town_uniform(t, 15, 40));
   int b = wind(t, way_at(over, 0), way_at(e, M_PI_2), &minor, dj__town_uniform(t, 15, 40));
   if (t->failed) return;
-  int all[] = {spoke, west, east, a, b, a};
-  if (both) all[5] = wind(t, way_at(beyond, M_PI_2), way_at(over, -M_PI_2), &minor, 6);
-  for (int i = 0; i < 6 && !t->failed; i++) t->edge[all[i]].keep = true;
+  int all[6] = {spoke, west, east, a, b}, n = 5;
+  if (both) all[n++] = wind(t, way_at(beyond, M_PI_2), way_at(over, -M_PI_2), &minor, 6);
+  for (int i = 0; i < n && !t->failed; i++) t->edge[all[i]].keep = true;
 }
 
 /* ---- everything ---- */

@@ -12,6 +12,8 @@
 
 #include "world/traffic.h"
 
+#define SWING_M 4.5f /* m more than usual behind what stands: room to swing out */
+
 /* ---- lists ---- */
 static void touch(dj__traffic *t, int lane) {
   if (t->lane_head[lane] < 0 && t->intent_head[lane] < 0) t->touched[t->n_touched++] = lane;
@@ -247,8 +249,6 @@ static void look_at_parting(const dj__traffic *t, int i, int lane, double base, 
     }
   }
 }
-
-#define SWING_M 4.5f /* m */
 
 /* The acceleration that whoever is ahead allows. */
 static float follow(dj__traffic *t, int i, float reach, float until) {

@@ -95,3 +95,7 @@ const char *dj__xodr_signal_type(dj__signal_kind k) {
 dj__signal_kind dj__xodr_find_signal_kind(const char *type) {
   return (dj__signal_kind)find(signals, COUNT(signals), type, DJ__SIGNAL_OTHER);
 }
+
+const char *dj__xodr_second_road(const dj__junction *j) {
+  return j->direct ? "linkedRoad" : "connectingRoad";
+}

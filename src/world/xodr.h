@@ -13,5 +13,7 @@ dj__zone dj__xodr_find_zone(const char *name);
 /* Types of signs by the German catalogue (StVO), of lights by OpenDRIVE's own. */
 const char *dj__xodr_signal_type(dj__signal_kind k);
 dj__signal_kind dj__xodr_find_signal_kind(const char *type);
+/* What a connection's second road is called: in a direct junction it is no road of the junction. */
+const char *dj__xodr_second_road(const dj__junction *j);
 
 #endif

@@ -590,11 +590,6 @@ static void start_junction(reader *r, const char **at) {
   j->connection0 = r->b.m->n_connection;
 }
 
-/* What a connection's second road is called: in a direct junction it is no road of the junction. */
-static const char *second_road(const dj__junction *j) {
-  return j->direct ? "linkedRoad" : "connectingRoad";
-}
-
 static void start_connection(reader *r, const char **at) {
   if (r->b.m->n_junction == 0) return;
   const char *touch = find(at, "contactPoint");
@@ -607,7 +602,7 @@ static void start_connection(reader *r, const char **at) {
   copy_id(r, at, "incomingRoad", w->incoming);
   if (r->b.failed) return;
   dj__junction *j = &r->b.m->junction[w->junction];
-  copy_id(r, at, second_road(j), w->connecting);
+  copy_id(r, at, dj__xodr_second_road(j), w->connecting);
   j->n_connection++;
 }
 
@@ -873,7 +868,7 @@ static dj_status resolve_roads(reader *r, const named *roads, const named *junct
     c->connecting = look_up(roads, m->n_road, w->connecting);
     if (c->incoming < 0) return missing(r, w->line, "incomingRoad", w->incoming);
     if (c->connecting < 0)
-      return missing(r, w->line, second_road(&m->junction[w->junction]), w->connecting);
+      return missing(r, w->line, dj__xodr_second_road(&m->junction[w->junction]), w->connecting);
   }
   return DJ_OK;
 }

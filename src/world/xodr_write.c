@@ -289,7 +289,7 @@ static void write_junction(FILE *f, const dj__map *m, int junction) {
     const dj__connection *c = &m->connection[j->connection0 + i];
     (void)fprintf(f, "<connection id=\"%d\"", i);
     attribute(f, "incomingRoad", m->road[c->incoming].id);
-    attribute(f, j->direct ? "linkedRoad" : "connectingRoad", m->road[c->connecting].id);
+    attribute(f, dj__xodr_second_road(j), m->road[c->connecting].id);
     attribute(f, "contactPoint", c->at_start ? "start" : "end");
     (void)fputc('>', f);
     for (int k = c->link0; k < c->link0 + c->n_link; k++)

@@ -50,12 +50,11 @@ static dj_dtype index_dtype(const dj__pool_attr *a) {
 }
 
 static dj_status max_pool_infer(dj__infer *s) {
+  const dj__pool_attr *a = s->attr;
   DJ_TRY(pool_infer(s));
-  if ((int64_t)((const dj__pool_attr *)s->attr)->kernel[0] *
-          ((const dj__pool_attr *)s->attr)->kernel[1] >
-      INT32_MAX)
+  if ((int64_t)a->kernel[0] * a->kernel[1] > INT32_MAX)
     return dj__bad(s, "windows of more than %d pixels", INT32_MAX);
-  dj__set_out(s, 1, index_dtype(s->attr), s->out[0].shape);
+  dj__set_out(s, 1, index_dtype(a), s->out[0].shape);
   return DJ_OK;
 }
 
