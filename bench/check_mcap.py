@@ -305,7 +305,10 @@ def check_world(dojo, folder):
             width, height, depth, colour = png_size(by_topic[f"/camera/front/{layer}"][t].data)
             check((width, height) == (camera.width, camera.height), f"{where}: {layer} of {width} x {height}")
             check((depth, colour) == want, f"{where}: {layer} has {depth} bits, colour type {colour}")
-        label, now = by_topic["/label/path"][t], poses[t].pose
+        label, now, tf = by_topic["/label/path"][t], poses[t].pose, by_topic["/tf"][t]
+        check((tf.parent_frame_id, tf.child_frame_id) == ("world", "vehicle"), f"{where}: no transform of the vehicle")
+        for mine, theirs, axes in ((tf.translation, now.position, "xyz"), (tf.rotation, now.orientation, "xyzw")):
+            check(all(getattr(mine, a) == getattr(theirs, a) for a in axes), f"{where}: /tf is not /pose")
         for k, seconds in enumerate(label.t):
             later = poses.get(t + round(seconds * 1e9 / 5e7) * 50000000)
             if later:

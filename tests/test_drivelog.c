@@ -9,6 +9,7 @@
 
 #include "dojo/mcap.h"
 #include "drive_fixture.h"
+#include "foxglove/FrameTransform.pb-c.h"
 
 enum { N = 30 };
 static const uint64_t t0 = 1700000000000000000ull;
@@ -277,6 +278,57 @@ static dj_status read_all(const char *path) {
   return s;
 }
 
+/* /tf says where the cameras are, and with each pose where the vehicle is: also where poses begin
+ * before the message that the log begins with. Mountings are found among them. */
+static void transforms(void **state) {
+  const char *path = fx_path(*state, "tf.mcap");
+  dj_drive_info info = make_info();
+  dj_drive_writer *w;
+  fx_ok(dj_drive_writer_open(path, &info, &w));
+  fx_ok(dj_drive_write_speed(w, &(dj_speed){t0, 1}));
+  for (int i = 0; i < N; i++)
+    fx_ok(dj_drive_write_pose(w, &(dj_pose){t0 + (uint64_t)(50000000ll * (i - 3)),
+                                            {i, -i, 0.1 * i},
+                                            {0, 0, sin(0.05 * i), cos(0.05 * i)}}));
+  fx_ok(dj_drive_writer_close(w, 0));
+  dj_drive *d;
+  fx_ok(dj_drive_open(path, &d));
+  for (int k = 0; k < 2; k++) same_camera(&dj_drive_get_info(d)->cameras[k], &info.cameras[k]);
+  const dj_pose *pose;
+  size_t n, vehicle = 0, cameras = 0;
+  fx_ok(dj_drive_poses(d, &pose, &n));
+  dj_mcap *m;
+  dj_mcap_iter *it;
+  dj_mcap_message msg;
+  fx_ok(dj_mcap_open(path, NULL, &m));
+  fx_ok(dj_mcap_iter_open(m, NULL, &it));
+  for (bool more;;) {
+    fx_ok(dj_mcap_iter_next(it, &msg, &more));
+    if (!more) break;
+    if (strcmp(dj_mcap_channel_by_id(m, msg.channel_id)->topic, "/tf") != 0) continue;
+    Foxglove__FrameTransform *tf =
+        foxglove__frame_transform__unpack(NULL, msg.size, (const uint8_t *)msg.data);
+    assert_non_null(tf);
+    if (strcmp(tf->child_frame_id, "vehicle") != 0) {
+      cameras++;
+    } else {
+      assert_true(vehicle < n);
+      const dj_pose *p = &pose[vehicle++];
+      assert_string_equal(tf->parent_frame_id, "world");
+      assert_int_equal(msg.log_time, p->t_ns);
+      same_double(tf->translation->y, p->position[1]);
+      same_double(tf->rotation->z, p->rotation[2]);
+      same_double(tf->rotation->w, p->rotation[3]);
+    }
+    foxglove__frame_transform__free_unpacked(tf, NULL);
+  }
+  assert_int_equal(vehicle, N);
+  assert_int_equal(cameras, 2);
+  dj_mcap_iter_close(it);
+  dj_mcap_close(m);
+  dj_drive_close(d);
+}
+
 /* Every cut is an error; a changed byte is an error, or one that changes nothing that is read. */
 static void damaged(void **state) {
   const char *path = fx_path(*state, "d.mcap"), *bad = fx_path(*state, "bad.mcap");
@@ -468,6 +520,7 @@ int main(void) {
       FX_TEST(bad_names),      FX_TEST(bad_values),
       FX_TEST(damaged),        FX_TEST(hostile),
       FX_TEST(wrong_pictures), FX_TEST(images_hostile),
+      FX_TEST(transforms),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

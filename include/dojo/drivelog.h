@@ -18,7 +18,8 @@
  *   /camera/N/image        foxglove.CompressedImage     jpeg or png
  *   /camera/N/video        foxglove.CompressedVideo     h264 or h265, one access unit a message
  *   /camera/N/calibration  foxglove.CameraCalibration   once
- *   /tf                    foxglove.FrameTransform      "vehicle" -> "camera/N", once a camera
+ *   /tf                    foxglove.FrameTransform      "vehicle" -> "camera/N", once a camera;
+ *                                                       "world" -> "vehicle" with each pose
  *   /pose                  foxglove.PoseInFrame         vehicle in "world"
  *   /vehicle/control       dojo.VehicleControl          steering, throttle, brake
  *   /vehicle/speed         dojo.VehicleSpeed            m/s

@@ -220,22 +220,34 @@ static dj_status read_calibration(dj_drive *d, dj_camera *c) {
   return s;
 }
 
+// The camera that a transform mounts; -1: the vehicle in the world, or what others wrote.
+static int mounted_camera(const dj_drive_info *info, const Foxglove__FrameTransform *tf) {
+  if (strcmp(tf->parent_frame_id, "vehicle") != 0) return -1;
+  if (strncmp(tf->child_frame_id, "camera/", 7) != 0) return -1;
+  for (int k = 0; k < info->n_cameras; k++)
+    if (!strcmp(tf->child_frame_id + 7, info->cameras[k].name)) return k;
+  return -1;
+}
+
+// Mountings lie at the log's beginning; the vehicle's transforms, which follow, are as many as its
+// poses and are not read.
 static dj_status read_mountings(dj_drive *d) {
   const dj_mcap_channel *channel;
   const dj_mcap_entry *e;
   size_t n;
+  bool mounted[DJ_MAX_CAMERAS] = {false};
+  int left = d->info.n_cameras;
   DJ_TRY(find_channel(d, DJ__TOPIC_TF, "foxglove.FrameTransform", &channel, &e, &n));
-  for (size_t i = 0; i < n; i++) {
+  for (size_t i = 0; i < n && left > 0; i++) {
     ProtobufCMessage *m;
     DJ_TRY(unpack(d, &e[i], &foxglove__frame_transform__descriptor, &m));
     const Foxglove__FrameTransform *tf = (const Foxglove__FrameTransform *)m;
-    for (int k = 0; k < d->info.n_cameras; k++) {
-      dj_camera *c = &d->info.cameras[k];
-      if (!strcmp(tf->parent_frame_id, "vehicle") && !strncmp(tf->child_frame_id, "camera/", 7) &&
-          !strcmp(tf->child_frame_id + 7, c->name)) {
-        get_vector(tf->translation, c->position);
-        get_quaternion(tf->rotation, c->rotation);
-      }
+    int k = mounted_camera(&d->info, tf);
+    if (k >= 0 && !mounted[k]) {
+      get_vector(tf->translation, d->info.cameras[k].position);
+      get_quaternion(tf->rotation, d->info.cameras[k].rotation);
+      mounted[k] = true;
+      left--;
     }
     drop(m);
   }

@@ -211,6 +211,23 @@ static Foxglove__Quaternion quaternion(const double q[4]) {
 
 enum { TEXT = DJ_NAME_BYTES + 32 };
 
+// Poses may begin before the log's first message, whose time the mountings have; they keep their
+// order on their own channel.
+static dj_status write_transform(dj_drive_writer *w, char *parent, char *child, uint64_t t_ns,
+                                 const double at[3], const double q[4]) {
+  Google__Protobuf__Timestamp t = stamp(t_ns);
+  Foxglove__Vector3 position = vector(at);
+  Foxglove__Quaternion rotation = quaternion(q);
+  Foxglove__FrameTransform tf = FOXGLOVE__FRAME_TRANSFORM__INIT;
+  tf.timestamp = &t;
+  tf.parent_frame_id = parent;
+  tf.child_frame_id = child;
+  tf.translation = &position;
+  tf.rotation = &rotation;
+  w->tf.last_ns = 0;
+  return put(w, &w->tf, DJ__TOPIC_TF, "foxglove.FrameTransform", t_ns, &tf.base);
+}
+
 static dj_status write_camera(dj_drive_writer *w, int i, uint64_t t_ns) {
   dj_camera *c = &w->info.cameras[i];
   char frame[TEXT], topic[TEXT];
@@ -236,15 +253,7 @@ static dj_status write_camera(dj_drive_writer *w, int i, uint64_t t_ns) {
   k.n_p = 12;
   DJ_TRY(put(w, &w->calibration[i], topic, "foxglove.CameraCalibration", t_ns, &k.base));
 
-  Foxglove__Vector3 position = vector(c->position);
-  Foxglove__Quaternion rotation = quaternion(c->rotation);
-  Foxglove__FrameTransform tf = FOXGLOVE__FRAME_TRANSFORM__INIT;
-  tf.timestamp = &t;
-  tf.parent_frame_id = "vehicle";
-  tf.child_frame_id = frame;
-  tf.translation = &position;
-  tf.rotation = &rotation;
-  return put(w, &w->tf, DJ__TOPIC_TF, "foxglove.FrameTransform", t_ns, &tf.base);
+  return write_transform(w, "vehicle", frame, t_ns, c->position, c->rotation);
 }
 
 static dj_status begin(dj_drive_writer *w, uint64_t t_ns) {
@@ -348,7 +357,8 @@ dj_status dj_drive_write_pose(dj_drive_writer *w, const dj_pose *p) {
   m.timestamp = &t;
   m.frame_id = "world";
   m.pose = &pose;
-  return put(w, &w->pose, DJ__TOPIC_POSE, "foxglove.PoseInFrame", p->t_ns, &m.base);
+  DJ_TRY(put(w, &w->pose, DJ__TOPIC_POSE, "foxglove.PoseInFrame", p->t_ns, &m.base));
+  return write_transform(w, "world", "vehicle", p->t_ns, p->position, p->rotation);
 }
 
 // ---- labels -------------------------------------------------------------------------------------
