@@ -252,6 +252,23 @@ static void slivers_of_sections_are_passed_through(void **state) {
   dj__map_destroy(m);
 }
 
+/* Converters number lanes anew where one begins or ends, and let the lane offset jump in return:
+ * the road goes straight on, and roads and junctions that link to a sliver's lane mean the one
+ * beside. */
+static void offsets_that_jump_move_no_lane(void **state) {
+  (void)state;
+  dj__map *m = fixture("dialect-offsets.xodr");
+  int way[5] = {lane_of(m, "1", 0, -1), lane_of(m, "2", 0, -1), lane_of(m, "2", 1, -3),
+                lane_of(m, "3", 0, -1), lane_of(m, "4", 0, -1)};
+  for (int k = 0; k < 5; k++) {
+    const dj__lane *l = &m->lane[way[k]];
+    for (int i = 0; i < l->n_point; i++) assert_true(fabs(m->point[l->point0 + i].y + 1.75) < 1e-6);
+    assert_true(fabs(l->length - (k < 4 ? 60 : 30)) < 0.2);
+    if (k) assert_true(leads_to(m, way[k - 1], way[k]));
+  }
+  dj__map_destroy(m);
+}
+
 /* A direct junction: roads meet in it without roads of its own between them. */
 static void roads_that_split_are_understood(void **state) {
   (void)state;
@@ -339,6 +356,7 @@ int main(void) {
                                      cmocka_unit_test(lanes_go_on_from_section_to_section),
                                      cmocka_unit_test(junctions_of_others_are_understood),
                                      cmocka_unit_test(slivers_of_sections_are_passed_through),
+                                     cmocka_unit_test(offsets_that_jump_move_no_lane),
                                      cmocka_unit_test(roads_that_split_are_understood),
                                      cmocka_unit_test(broken_files_are_named),
                                      cmocka_unit_test(missing_files_are_said_to_be)};

@@ -49,6 +49,8 @@ double dj__section_end(const dj__map *m, int road, int section);
 /* Index in map.road_lane of a lane by its id, or -1. */
 int dj__section_lane(const dj__map *m, int section, int id);
 double dj__lane_width(const dj__map *m, int section, int road_lane, double s);
+/* t of the centre lane: at a section's end by what holds within it, should it jump there. */
+double dj__lane_offset(const dj__map *m, int road, int section, double s, double *slope);
 /* t of a lane's inner and outer edge at s on the road. */
 void dj__lane_edges(const dj__map *m, int road, int section, int road_lane, double s, double *inner,
                     double *outer);
@@ -89,6 +91,9 @@ void dj__map_free_terrain(struct dj__terrain *t);
  */
 int dj__map_nearest_point(const dj__map *m, double x, double y, uint32_t types, double reach,
                           int *lane);
+
+/* Whether it is a connection's incoming road's end, or its start, that lies in the junction. */
+bool dj__incoming_at_end(const dj__map *m, int junction, const dj__connection *c);
 
 /* True if every driving lane can be reached from every other one. */
 bool dj__map_connected(const dj__map *m);

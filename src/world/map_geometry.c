@@ -149,11 +149,20 @@ double dj__lane_width(const dj__map *m, int section, int road_lane, double s) {
   return w > 0 ? w : 0;
 }
 
+double dj__lane_offset(const dj__map *m, int road, int section, double s, double *slope) {
+  const dj__road *r = &m->road[road];
+  const double end = dj__section_end(m, road, section), inside = fmin(s, end - 1e-6);
+  const int i = poly3_find(m->offset + r->offset0, r->n_offset, inside);
+  const dj__poly3 *p = m->offset + r->offset0 + (i < 0 ? 0 : i);
+  const int n = r->n_offset > 0; /* that piece alone */
+  *slope = dj__poly3_slope(p, n, s);
+  return dj__poly3_at(p, n, s);
+}
+
 void dj__lane_edges(const dj__map *m, int road, int section, int road_lane, double s, double *inner,
                     double *outer) {
-  const dj__road *r = &m->road[road];
   const dj__section *k = &m->section[section];
-  double t = dj__poly3_at(m->offset + r->offset0, r->n_offset, s);
+  double slope, t = dj__lane_offset(m, road, section, s, &slope);
   int id = m->road_lane[road_lane].id, step = id > 0 ? -1 : 1, centre = -1;
   for (int i = k->lane0; i < k->lane0 + k->n_lane; i++)
     if (m->road_lane[i].id == 0) centre = i;

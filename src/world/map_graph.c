@@ -36,14 +36,12 @@ typedef struct profile { /* of a section at one s: edges of all lanes, from the 
 /* Boundaries from left to right: the centre lane has none of its own. n lanes give n boundaries
  * (sides together). */
 static void cut(const dj__map *m, int road, int section, double s, profile *p) {
-  const dj__road *r = &m->road[road];
   const dj__section *k = &m->section[section];
-  const dj__poly3 *off = m->offset + r->offset0;
   p->n = k->n_lane;
   p->centre = 0;
   while (p->centre < p->n && m->road_lane[k->lane0 + p->centre].id != 0) p->centre++;
   if (p->centre >= p->n) p->centre = p->n - 1;
-  double t0 = dj__poly3_at(off, r->n_offset, s), d0 = dj__poly3_slope(off, r->n_offset, s);
+  double d0, t0 = dj__lane_offset(m, road, section, s, &d0);
   double t = t0, d = d0;
   for (int side = 0; side < 2; side++) {
     t = t0;
@@ -337,8 +335,7 @@ static void touch_along(linker *k) {
   }
 }
 
-/* Which end of a road lies at a connecting road's end. */
-static bool incoming_at_end(const dj__map *m, int junction, const dj__connection *c) {
+bool dj__incoming_at_end(const dj__map *m, int junction, const dj__connection *c) {
   const dj__road *in = &m->road[c->incoming], *road = &m->road[c->connecting];
   bool at_end = in->succ.kind == DJ__LINK_JUNCTION && in->succ.index == junction;
   bool at_start = in->pred.kind == DJ__LINK_JUNCTION && in->pred.index == junction;
@@ -355,7 +352,7 @@ static void touch_junctions(linker *k) {
   for (int j = 0; j < m->n_junction; j++)
     for (int i = 0; i < m->junction[j].n_connection; i++) {
       const dj__connection *c = &m->connection[m->junction[j].connection0 + i];
-      bool in_end = incoming_at_end(m, j, c);
+      bool in_end = dj__incoming_at_end(m, j, c);
       int in = end_section(m, c->incoming, !in_end),
           out = end_section(m, c->connecting, c->at_start);
       for (int l = c->link0; l < c->link0 + c->n_link; l++)

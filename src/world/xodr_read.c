@@ -34,7 +34,6 @@ enum {
 #define MAX_TURN  20.0 /* rad within one piece */
 #define MAX_FILE  ((size_t)256 << 20)
 #define MAX_SLACK 0.5 /* m by which a road's length may differ from its pieces' */
-#define SLIVER    0.2 /* m: lane sections shorter than this are no places to be */
 
 #define ELEMENTS(X)                                                                                \
   X(OpenDRIVE)                                                                                     \
@@ -117,6 +116,7 @@ typedef struct reader {
   raw_control *control;
   raw_phase *phase;
   int n_road, n_connection, n_control, n_phase;
+  dj__lane_renames renames;
   double total;
   bool typed, crosswalk, has_corner;
   double hdg, corner[4]; /* of the present crosswalk: least and most along s, along t */
@@ -440,40 +440,6 @@ static void end_section(reader *r) {
            k->s, l[i].id, l[i - 1].id);
 }
 
-/* Where lane `id` of a section goes on (or comes from): an id in the section or road behind. */
-static int passed_on(const dj__map *m, int section, int id, bool forward) {
-  int i = id ? dj__section_lane(m, section, id) : -1;
-  return i < 0 ? 0 : forward ? m->road_lane[i].succ : m->road_lane[i].pred;
-}
-
-/* Converters leave lane sections of a micrometre. The one before reaches over such a sliver, or the
- * one behind if it is the first; links of lanes go through it. */
-static void drop_slivers(dj__map *m, dj__road *o) {
-  for (int j = o->section0; j < o->section0 + o->n_section && o->n_section > 1;) {
-    const bool first = j == o->section0, last = j + 1 == o->section0 + o->n_section;
-    const double from = m->section[j].s, to = last ? o->length : m->section[j + 1].s;
-    if (to - from >= SLIVER) {
-      j++;
-      continue;
-    }
-    for (int side = 0; side < 2; side++) { /* of the section before, of the one behind */
-      if (side ? last : first) continue;
-      const dj__section *k = &m->section[side ? j + 1 : j - 1];
-      for (int i = k->lane0; i < k->lane0 + k->n_lane; i++) {
-        dj__road_lane *l = &m->road_lane[i];
-        if (side)
-          l->pred = passed_on(m, j, l->pred, false);
-        else
-          l->succ = passed_on(m, j, l->succ, true);
-      }
-    }
-    if (first) m->section[j + 1].s = from;
-    for (int i = j; i + 1 < m->n_section; i++) m->section[i] = m->section[i + 1];
-    m->n_section--;
-    o->n_section--;
-  }
-}
-
 static void end_road(reader *r) {
   dj__road *o = this_road(r);
   dj__map *m = r->b.m;
@@ -492,7 +458,7 @@ static void end_road(reader *r) {
          last->s + last->length);
   static const double usual[] = {50 / 3.6, 60 / 3.6, 80 / 3.6, 120 / 3.6, 2.5};
   if (!(o->speed > 0)) o->speed = usual[o->zone];
-  drop_slivers(m, o);
+  dj__xodr_drop_slivers(&r->b, m->n_road - 1, &r->renames);
 }
 
 /* ---- objects and signals ---- */
@@ -924,6 +890,7 @@ static dj_status resolve(reader *r) {
                     ? resolve_roads(r, roads, junctions)
                     : dj_error(DJ_E_NOMEM, "%s: no memory for a map", r->name);
   if (!s) {
+    dj__xodr_rename_lanes(r->b.m, &r->renames);
     if (r->b.m->n_signal)
       qsort_r(signals, (size_t)r->b.m->n_signal, sizeof *signals, by_name_then_own, r->b.m);
     resolve_signals(r, signals, controllers);
@@ -964,6 +931,7 @@ dj_status dj__map_parse_xodr(const char *name, const char *data, size_t size, dj
   free(r.connection);
   free(r.control);
   free(r.phase);
+  free(r.renames.of);
   if (s) {
     dj__build_drop(&r.b);
     return s;
