@@ -227,12 +227,13 @@ static void long_sums_are_exact_to_a_millionth(void **state) {
 /* ---- errors ---- */
 static void a_bad_index_writes_nothing(void **state) {
   (void)state;
-  dj_tensor in[2] = {new_tensor(DJ_F32, DJ_SHAPE(900, 64)), new_tensor(DJ_I32, DJ_SHAPE(900))};
+  dj_tensor in[3] = {
+      {.shape.rank = -1}, new_tensor(DJ_F32, DJ_SHAPE(900, 64)), new_tensor(DJ_I32, DJ_SHAPE(900))};
   dj_tensor out = new_tensor(DJ_F32, DJ_SHAPE(10, 64));
-  for (int i = 0; i < 900; i++) ((int32_t *)in[1].data)[i] = i % 10;
-  ((int32_t *)in[1].data)[899] = 10;
+  for (int i = 0; i < 900; i++) ((int32_t *)in[2].data)[i] = i % 10;
+  ((int32_t *)in[2].data)[899] = 10;
   dj__scatter_attr a = {10};
-  dj__call c = {.op = DJ__OP_scatter_add, .n_in = 2, .n_out = 1, .in = in, .out = &out, .attr = &a};
+  dj__call c = {.op = DJ__OP_scatter_add, .n_in = 3, .n_out = 1, .in = in, .out = &out, .attr = &a};
   for (int i = 0; i < N_SETS; i++) {
     memset(out.data, 0x55, dj_tensor_bytes(&out));
     if (!run_on(&c, instruction_sets[i], 2, DJ_E_INVALID)) continue;
@@ -240,8 +241,8 @@ static void a_bad_index_writes_nothing(void **state) {
     for (size_t k = 0; k < dj_tensor_bytes(&out); k++)
       assert_int_equal(((unsigned char *)out.data)[k], 0x55);
   }
-  free(in[0].data);
   free(in[1].data);
+  free(in[2].data);
   free(out.data);
 }
 

@@ -12,6 +12,7 @@
 
 #include "dojo/ops.h"
 #include "dojo/train.h"
+#include "engine/passes/passes.h"
 #include "op_fixture.h"
 
 #define OK(expr)                                                                                   \
@@ -476,6 +477,95 @@ static void test_recompute_changes_nothing_but_memory(void **state) {
     assert_int_equal(arena[0], arena[2]);
     assert_true(arena[1] < arena[0]);
   }
+}
+
+/* A table that rows are taken from and that is multiplied with: its gradient is a product with rows
+ * added in its place, with passes and without. `twice`: the product's own gradient is read, too. */
+static void test_gradient_of_a_tied_table(void **state) {
+  (void)state;
+  enum { V = 37, D = 24, N = 50 };
+  for (int twice = 0; twice < 2; twice++) {
+    float dw[2][V * D];
+    for (int k = 0; k < 2; k++) {
+      dj_graph *g = dj_graph_create();
+      dj_val w = dj_param(g, "w", DJ_SHAPE(V, D), dj_init_normal(0.5f));
+      dj_val at = dj_input(g, "at", DJ_I32, DJ_SHAPE(N)), x = dj_gather(g, w, at);
+      dj_val table = twice ? dj_neg(g, w) : w;
+      dj_val y = dj_linear(g, x, table, DJ_NONE);
+      OK(dj_graph_backward(g, dj_mean(g, dj_square(g, y), DJ_ALL_AXES)));
+      dj_output(g, "dw", dj_grad(g, w));
+      if (twice) dj_output(g, "dt", dj_grad(g, table));
+      dj_vars *vars = dj_vars_create(4);
+      dj_program *p;
+      OK(dj_program_compile(
+          g, &(dj_compile_options){.backend = k ? "cpu" : "ref", .passes_off = k ? 0 : ~0u}, vars,
+          &p));
+      for (int i = 0; i < N; i++) ((int32_t *)dj_program_input(p, "at")->data)[i] = i * i % V;
+      OK(dj_program_run(p, 0));
+      memcpy(dw[k], dj_program_output(p, "dw")->data, sizeof dw[k]);
+      int adds = 0;
+      for (int i = 0; i < dj_program_n_nodes(p); i++) {
+        dj_node_report r;
+        dj_program_node(p, i, &r);
+        adds += !strcmp(r.op, "add");
+      }
+      assert_int_equal(adds, 0);
+      dj_program_destroy(p);
+      dj_vars_destroy(vars);
+      dj_graph_destroy(g);
+    }
+    for (int i = 0; i < V * D; i++)
+      if (fabsf(dw[0][i] - dw[1][i]) > 1e-5f) fail_msg("%d: %g, %g", i, dw[0][i], dw[1][i]);
+  }
+}
+
+/* Losses of three steps, and the arena. Takes g. */
+static size_t train_chain(dj_graph *g, float loss[3]) {
+  dj_vars *vars = dj_vars_create(4);
+  dj_program *p;
+  dj_compile_options o = {.passes_off = DJ_PASS_SIMPLIFY}; // which would merge what is made again
+  OK(dj_program_compile(g, &o, vars, &p));
+  dj_tensor *x = dj_program_input(p, "x");
+  for (int64_t i = 0; i < dj_shape_count(&x->shape); i++)
+    ((float *)x->data)[i] = (float)(i % 17) / 17 - 0.5f;
+  for (uint64_t step = 0; step < 3; step++) {
+    OK(dj_optimizer_fill(p, &(dj_optimizer){.kind = DJ_SGD}, step, 0.05));
+    OK(dj_program_run(p, step));
+    loss[step] = *(float *)dj_program_output(p, "loss")->data;
+  }
+  dj_memory_report r;
+  dj_program_memory(p, &r);
+  dj_program_destroy(p);
+  dj_vars_destroy(vars);
+  dj_graph_destroy(g);
+  return r.arena;
+}
+
+/* Activations whose operand is kept anyway are made again, through views, to the same bits. */
+static void test_cheap_values_are_made_again(void **state) {
+  (void)state;
+  enum { N = 256, D = 32, WIDE = 1024, LAYERS = 6 }; // N x WIDE is large enough
+  dj_graph *g = dj_graph_create(), *cheap;
+  dj_val x = dj_input(g, "x", DJ_F32, DJ_SHAPE(2, N / 2, D));
+  for (int i = 0; i < LAYERS; i++) {
+    dj_graph_push(g, "layer%d", i);
+    dj_val w = dj_param(g, "w", DJ_SHAPE(WIDE, D), dj_init_normal(0.2f));
+    dj_val v = dj_param(g, "v", DJ_SHAPE(D, WIDE), dj_init_normal(0.1f));
+    x = dj_add(g, x, dj_linear(g, dj_gelu(g, dj_linear(g, x, w, DJ_NONE)), v, DJ_NONE));
+    dj_graph_pop(g);
+  }
+  dj_val loss = dj_mean(g, dj_square(g, x), DJ_ALL_AXES);
+  OK(dj_optimizer_apply(g, loss, &(dj_optimizer){.kind = DJ_SGD}));
+  OK(dj__pass_recompute(g, true, &cheap));
+  int gelus[2] = {0};
+  for (int i = 0; i < g->n_nodes; i++) gelus[0] += g->nodes[i]->op == DJ__OP_gelu;
+  for (int i = 0; i < cheap->n_nodes; i++) gelus[1] += cheap->nodes[i]->op == DJ__OP_gelu;
+  assert_int_equal(gelus[0], LAYERS);
+  assert_int_equal(gelus[1], 2 * LAYERS);
+  float kept[3], again[3];
+  size_t before = train_chain(g, kept), after = train_chain(cheap, again);
+  assert_memory_equal(kept, again, sizeof kept);
+  assert_true(after < before - before / 4);
 }
 
 /* Products that round large weights themselves compute what they compute from bf16 copies, in less
@@ -961,6 +1051,8 @@ int main(void) {
       cmocka_unit_test(test_gradient_through_bf16),
       cmocka_unit_test(test_compile_errors),
       cmocka_unit_test(test_recompute_changes_nothing_but_memory),
+      cmocka_unit_test(test_cheap_values_are_made_again),
+      cmocka_unit_test(test_gradient_of_a_tied_table),
       cmocka_unit_test(test_rounded_weights),
       cmocka_unit_test(test_frozen_programs),
       cmocka_unit_test(test_passes_change_nothing),

@@ -115,8 +115,8 @@ dj_val dj_broadcast(dj_graph *g, dj_val x, dj_shape s);
 dj_val dj_space_to_depth(dj_graph *g, dj_val x, int block);
 /* table (V, D), index i32 (...) in 0..V-1 -> (..., D). Out of range is an error at run time. */
 dj_val dj_gather(dj_graph *g, dj_val table, dj_val index);
-/* Rows of x (..., D) added into zeros (V, D) at index (...). */
-dj_val dj_scatter_add(dj_graph *g, dj_val x, dj_val index, int64_t v);
+/* Rows of x (..., D) added at index (...) to the table (V, D), or to zeros (table DJ_NONE). */
+dj_val dj_scatter_add(dj_graph *g, dj_val table, dj_val x, dj_val index, int64_t v);
 
 /* ---- blocks ---- */
 /* q (B, H, T, D), k and v (B, HK, S, D), H a multiple of HK. scale 0: 1/sqrt(D). Causal: query t

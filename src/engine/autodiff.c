@@ -74,6 +74,21 @@ static dj_val side_by_side(dj_graph *g, dj_val a, dj_val b) {
   return before || after ? dj_pad(g, all, axis, before, after, 0) : all;
 }
 
+/* Rows of d that are added to zeros are added to `to` instead. DJ_NONE where d is not that. */
+static dj_val rows_onto(dj_graph *g, dj_val to, dj_val d) {
+  const dj__node *n = g->nodes[g->values[d].node];
+  if (n->op != DJ__OP_scatter_add || n->in[0] >= 0) return DJ_NONE;
+  return dj_scatter_add(g, to, n->in[1], n->in[2], ((const dj__scatter_attr *)n->attr)->rows);
+}
+
+/* a + b, both gradients of one value: without a pass over all of it where that can be. */
+static dj_val sum_of(dj_graph *g, dj_val a, dj_val b) {
+  dj_val sum = side_by_side(g, a, b);
+  if (sum < 0) sum = rows_onto(g, a, b);
+  if (sum < 0) sum = rows_onto(g, b, a);
+  return sum >= 0 ? sum : dj_add(g, a, b);
+}
+
 /* Adds a contribution to the gradient of value v. */
 static void contribute(dj_graph *g, dj_val v, dj_val d, const dj__node *from) {
   if (d < 0) return;
@@ -87,8 +102,8 @@ static void contribute(dj_graph *g, dj_val v, dj_val d, const dj__node *from) {
                                dj_shape_text(&g->values[v].shape, b, sizeof b)));
     return;
   }
-  dj_val before = g->values[v].grad, sum = before < 0 ? d : side_by_side(g, before, d);
-  g->values[v].grad = sum >= 0 ? sum : dj_add(g, before, d);
+  dj_val before = g->values[v].grad;
+  g->values[v].grad = before < 0 ? d : sum_of(g, before, d);
 }
 
 dj_status dj_graph_backward(dj_graph *g, dj_val loss) {

@@ -53,7 +53,7 @@ typedef struct dj__pad_attr {
   float value;
 } dj__pad_attr;
 
-/* scatter_add (x (..., D), index (...)) -> (rows, D); gather has no attribute */
+/* scatter_add ([table], x (..., D), index (...)) -> (rows, D); gather has no attribute */
 typedef struct dj__scatter_attr {
   int64_t rows;
 } dj__scatter_attr;

@@ -37,7 +37,8 @@ void dj__rewrite_abort(dj__rewrite *r);
 dj_status dj__pass_simplify(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_precision(const dj_graph *g, dj_graph **out); /* to bf16 */
 dj_status dj__pass_round(const dj_graph *g, dj_graph **out);
-dj_status dj__pass_recompute(const dj_graph *g, dj_graph **out);
+/* cheap: also what elementwise ops can make again from what is kept anyway */
+dj_status dj__pass_recompute(const dj_graph *g, bool cheap, dj_graph **out);
 dj_status dj__pass_fusion(const dj_graph *g, dj_graph **out);
 dj_status dj__fuse_norms(const dj_graph *g, dj_graph **out); /* part of fusion */
 

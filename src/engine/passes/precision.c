@@ -148,7 +148,8 @@ static void convert(state *s, const dj__node *n) {
         d->flags & (DJ__COMPUTE | DJ__FOLLOW | DJ__VIEW) && (d->follow >> (i < 31 ? i : 31) & 1);
     if (n->in[i] < 0)
       in[i] = DJ_NONE;
-    else if (ewise || (d->flags & DJ__VIEW && follow == DJ_F32)) // kernels take any mix
+    else if (ewise || (d->flags & DJ__VIEW && follow == DJ_F32) ||
+             (n->op == DJ__OP_scatter_add && i == 0)) // kernels take any mix
       in[i] = s->r.map[n->in[i]];
     else
       in[i] = get(s, n->in[i], follows ? follow : DJ_F32);

@@ -6,7 +6,9 @@
  *   - values of segments (dj_recompute_begin, _end), from what went into the segment. What other
  *     parts of the forward pass read is kept: those are the segments' ends;
  *   - large bf16 copies of variables: a pass over the weights is cheap beside the product they are
- *     for.
+ *     for;
+ *   - where the caller asks for it (cheap): large results of elementwise ops whose operands the
+ *     backward pass reads anyway, such as an activation's, whose gradient needs its operand.
  *
  * Random ops draw the same numbers again, so results do not change (but for rounding where what is
  * no longer kept is fused). The copies are created where they are needed, and the schedule goes by
@@ -17,11 +19,12 @@
 
 #include "engine/passes/passes.h"
 
-enum { LARGE = 1 << 20 }; // bytes of a copy of a variable that is worth it
+enum { LARGE = 1 << 20 }; // bytes of a value that is worth it
 
 typedef struct state {
   dj__rewrite r;
   bool *kept;    // (n_values) read in the forward pass outside its segment, or an output
+  bool *cheap;   // (n_values) results of elementwise ops that are made again
   dj_val *again; // (n_values) the value made a second time; DJ_NONE: not made
   bool failed;
 } state;
@@ -36,7 +39,7 @@ static bool is_variable_copy(const dj_graph *g, const dj__node *n) {
 static bool repeatable(const state *s, const dj__node *n) {
   const dj_graph *g = s->r.src;
   if (n->backward || dj__is_source(n) || dj__op_get(n->op)->flags & DJ__EFFECT) return false;
-  if (is_variable_copy(g, n)) return true;
+  if (is_variable_copy(g, n) || (n->n_out == 1 && s->cheap[n->out[0]])) return true;
   if (!n->segment) return false;
   for (int k = 0; k < n->n_out; k++)
     if (s->kept[n->out[k]]) return false;
@@ -90,17 +93,60 @@ static void find_kept(state *s) {
   for (int i = 0; i < g->n_outputs; i++) s->kept[g->outputs[i].val] = true;
 }
 
-dj_status dj__pass_recompute(const dj_graph *g, dj_graph **out) {
+static bool is_view(const dj__node *n) {
+  return dj__op_get(n->op)->flags & DJ__VIEW && n->n_in > 0 && n->in[0] >= 0;
+}
+
+/* late (n_values): values that backward nodes read, themselves or through views. */
+static void find_late(const dj_graph *g, bool *late) {
+  for (int i = g->n_nodes - 1; i >= 0; i--) {
+    const dj__node *n = g->nodes[i];
+    for (int k = 0; k < n->n_in; k++)
+      if (n->in[k] >= 0 && n->backward) late[n->in[k]] = true;
+    if (is_view(n) && late[n->out[0]]) late[n->in[0]] = true;
+  }
+}
+
+/* All operands are there in the backward pass without being kept for this node alone. */
+static bool is_cheap(const dj_graph *g, const dj__node *n, const bool *late) {
+  if (!(dj__op_get(n->op)->flags & DJ__EWISE) || n->segment) return false;
+  const dj__value *v = &g->values[n->out[0]];
+  if (dj_shape_count(&v->shape) * (int64_t)dj_dtype_size(v->dtype) < LARGE) return false;
+  for (int k = 0; k < n->n_in; k++)
+    if (n->in[k] >= 0 && !late[n->in[k]] && !dj__is_source(g->nodes[g->values[n->in[k]].node]))
+      return false;
+  return late[n->out[0]];
+}
+
+/* What is a view of something made again is made again, too. */
+static void find_cheap(state *s) {
+  const dj_graph *g = s->r.src;
+  bool *late = calloc((size_t)g->n_values + 1, sizeof *late);
+  s->failed |= !late;
+  if (late) find_late(g, late);
+  for (int i = 0; late && i < g->n_nodes; i++) {
+    const dj__node *n = g->nodes[i];
+    if (n->n_out != 1 || n->backward) continue;
+    s->cheap[n->out[0]] = is_view(n) ? s->cheap[n->in[0]] : is_cheap(g, n, late);
+  }
+  for (int i = 0; i < g->n_outputs; i++) s->cheap[g->outputs[i].val] = false;
+  free(late);
+}
+
+dj_status dj__pass_recompute(const dj_graph *g, bool cheap, dj_graph **out) {
   state s = {0};
   DJ_TRY(dj__rewrite_begin(&s.r, g));
   size_t n = (size_t)g->n_values + 1;
   s.kept = calloc(n, sizeof *s.kept);
+  s.cheap = calloc(n, sizeof *s.cheap);
   s.again = malloc(n * sizeof *s.again);
-  s.failed = !s.kept || !s.again;
+  s.failed = !s.kept || !s.cheap || !s.again;
   for (size_t i = 0; s.again && i < n; i++) s.again[i] = DJ_NONE;
   if (!s.failed) find_kept(&s);
+  if (!s.failed && cheap) find_cheap(&s);
   for (int i = 0; i < g->n_nodes && !s.failed; i++) copy(&s, g->nodes[i]);
   free(s.kept);
+  free(s.cheap);
   free(s.again);
   if (s.failed) {
     dj__rewrite_abort(&s.r);

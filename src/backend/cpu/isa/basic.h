@@ -19,6 +19,7 @@ DJ__KERNEL(maximum); /* reduce_max, reduce_max_grad, argmax */
 /* gather.c */
 DJ__SUPPORTS(gather);
 DJ__KERNEL(gather);
+DJ__SUPPORTS(scatter_add);
 DJ__WORKSPACE(scatter_add);
 DJ__KERNEL(scatter_add);
 DJ__KERNEL(dropout);
@@ -54,7 +55,8 @@ DJ__KERNEL(conv2d_weight);
   X(reduce_max_grad, DJ__I(maximum_run), DJ__I(maximum_supports), NULL)                            \
   X(argmax, DJ__I(maximum_run), DJ__I(maximum_supports), NULL)                                     \
   X(gather, DJ__I(gather_run), DJ__I(gather_supports), NULL)                                       \
-  X(scatter_add, DJ__I(scatter_add_run), DJ__I(gather_supports), DJ__I(scatter_add_workspace))     \
+  X(scatter_add, DJ__I(scatter_add_run), DJ__I(scatter_add_supports),                              \
+    DJ__I(scatter_add_workspace))                                                                  \
   X(dropout, DJ__I(dropout_run), DJ__I(gather_supports), NULL)                                     \
   X(transpose, DJ__I(transpose_run), DJ__I(move_supports), NULL)                                   \
   X(slice, DJ__I(slice_run), DJ__I(move_supports), NULL)                                           \

@@ -51,14 +51,31 @@ dj_status DJ__I(gather_run)(const dj__call *c, void *self) {
   return DJ_OK;
 }
 
+bool DJ__I(scatter_add_supports)(const dj__call *c) {
+  return (c->in[0].shape.rank < 0 || is_float(&c->in[0])) && is_float(&c->in[1]) &&
+         is_float(&c->out[0]);
+}
+
 size_t DJ__I(scatter_add_workspace)(const dj__call *c) {
   return c->out[0].dtype == DJ_F32 ? 0 : (size_t)dj_shape_count(&c->out[0].shape) * sizeof(float);
 }
 
-/* Rows r0..r1 and columns k0..k1 of the sum. */
+/* Rows r0..r1 and columns k0..k1 of y as they are before anything is added. */
+static void first_rows(float *y, const dj_tensor *table, int64_t d, int64_t r0, int64_t r1,
+                       int64_t k0, int64_t k1) {
+  if (table->shape.rank >= 0 && table->data == y) return;
+  for (int64_t r = r0; r < r1; r++) {
+    const int64_t i = r * d + k0;
+    if (table->shape.rank < 0)
+      memset(y + i, 0, (size_t)(k1 - k0) * sizeof *y);
+    else
+      DJ__I(load_block)(y + i, at(table->data, table->dtype, i), table->dtype, k1 - k0);
+  }
+}
+
+/* What belongs to rows r0..r1 and columns k0..k1. */
 DJ__INLINE void add_rows(float *y, const void *x, const dj_dtype t, const int32_t *index, int64_t n,
                          int64_t d, int64_t r0, int64_t r1, int64_t k0, int64_t k1) {
-  for (int64_t r = r0; r < r1; r++) memset(y + r * d + k0, 0, (size_t)(k1 - k0) * sizeof *y);
   for (int64_t i = 0; i < n; i++) {
     if (index[i] < r0 || index[i] >= r1) continue;
     float *row = y + index[i] * d;
@@ -71,10 +88,10 @@ enum { COLUMNS = 32 }; /* the fewest that are worth a thread of their own */
 
 dj_status DJ__I(scatter_add_run)(const dj__call *c, void *self) {
   (void)self;
-  int64_t n = dj_shape_count(&c->in[1].shape), rows = c->out[0].shape.dim[0];
+  int64_t n = dj_shape_count(&c->in[2].shape), rows = c->out[0].shape.dim[0];
   int64_t d = c->out[0].shape.dim[1];
-  const int32_t *index = c->in[1].data;                                 // (...) i32
-  const void *x = c->in[0].data;                                        // (..., D)
+  const int32_t *index = c->in[2].data;                                 // (...) i32
+  const void *x = c->in[1].data;                                        // (..., D)
   float *y = c->out[0].dtype == DJ_F32 ? c->out[0].data : c->workspace; // (rows, D) f32
   DJ_TRY(check_indices(c, index, n, rows));
   int nt = threads_for(c, n * d + rows * d);
@@ -89,7 +106,8 @@ dj_status DJ__I(scatter_add_run)(const dj__call *c, void *self) {
       r0 = part_from(rows, team, t);
       r1 = part_from(rows, team, t + 1);
     }
-    DJ__WITH_DTYPE(c->in[0].dtype, T, add_rows(y, x, T, index, n, d, r0, r1, k0, k1));
+    first_rows(y, &c->in[0], d, r0, r1, k0, k1);
+    DJ__WITH_DTYPE(c->in[1].dtype, T, add_rows(y, x, T, index, n, d, r0, r1, k0, k1));
   }
   if (y != c->out[0].data)
     DJ__I(convert)(c->out[0].data, c->out[0].dtype, y, DJ_F32, rows * d, c->threads);
