@@ -89,7 +89,7 @@ dj_status dj__page_media(dj__buf *b, const char *path, const char *caption) {
 }
 
 /* ---- curves ---- */
-enum { W = 420, H = 200, LEFT = 52, RIGHT = 12, TOP = 26, BOTTOM = 26, MOST_POINTS = 400 };
+enum { W = 420, H = 200, LEFT = 66, RIGHT = 12, TOP = 26, BOTTOM = 26, MOST_POINTS = 400 };
 
 static void range_of(const dj__curve *c, double *lo, double *hi) {
   *lo = INFINITY, *hi = -INFINITY;
