@@ -508,6 +508,18 @@ static void drive_on(dj__world *w, int n) {
   w->agents.lamps[i] = 0;
 }
 
+/* Has the ego left i behind? Along its route, which may wind; by its own direction elsewhere. */
+static bool left_behind(const dj__world *w, int i) {
+  const dj__agents *a = &w->agents;
+  double ahead = HUGE_VAL, dx = a->x[i] - a->x[0], dy = a->y[i] - a->y[0];
+  for (int k = 0; k < w->route.n; k++) {
+    double way = w->route_from[k] + (double)a->s[i] - w->route_s;
+    if (w->route.lane[k] == a->lane[i] && fabs(way) < fabs(ahead)) ahead = way;
+  }
+  if (ahead > 1e9) ahead = dx * cos(w->ego.yaw) + dy * sin(w->ego.yaw);
+  return ahead < -15;
+}
+
 /* Another second of event n. */
 static void go_on(dj__world *w, int n) {
   dj__event *e = &w->event[n];
@@ -519,8 +531,6 @@ static void go_on(dj__world *w, int n) {
   }
   dj__mind *m = &w->traffic->mind[i];
   m->role_time += (float)DJ__WORLD_DT;
-  double dx = a->x[i] - a->x[0], dy = a->y[i] - a->y[0], d = hypot(dx, dy);
-  bool behind = dx * cos(w->ego.yaw) + dy * sin(w->ego.yaw) < -0.5 * (double)a->length[0] - 3;
   switch (e->kind) {
   case DJ__EVENT_CUT_IN:
     if (m->role_time > 2 && m->want == 0) end_event(w, n);
@@ -540,7 +550,7 @@ static void go_on(dj__world *w, int n) {
     steer_oncoming(w, n);
     break;
   default:
-    if ((behind && d > 15) || d > 400) {
+    if (left_behind(w, i) || hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) > 400) {
       end_event(w, n);
     } else if (m->role_time > STANDS_S) {
       drive_on(w, n);
