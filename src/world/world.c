@@ -110,10 +110,10 @@ static dj_status measure_route(dj__world *w) {
   return DJ_OK;
 }
 
-/* A speed with which the ego can begin: that of the bends on the next metres of its route (1.5
- * m/s^2 sideways, braking with 1.5 m/s^2), and one from which it can stop before a line where it
- * may have to. */
-static double start_speed(const dj__world *w, const dj__vehicle_model *model) {
+/* A speed with which the ego can begin: that of the bends on the next metres of its route (`firm`
+ * m/s^2 sideways, and to brake with), and one from which it can stop before a line where it may
+ * have to. */
+static double start_speed(const dj__world *w, const dj__vehicle_model *model, double firm) {
   const dj__map *m = w->map;
   double way = 0, s = w->route.start, v2 = HUGE_VAL;
   for (int k = 0; k < w->route.n && way < 120; k++) {
@@ -123,15 +123,30 @@ static double start_speed(const dj__world *w, const dj__vehicle_model *model) {
     for (int i = 0; i < l->n_point; i++) {
       const dj__lane_point *p = &m->point[l->point0 + i];
       double d = way + (double)p->s - s;
-      if (d >= 0) v2 = fmin(v2, 1.5 / (fabs((double)p->curvature) + 1e-4) + 2 * 1.5 * d);
+      if (d >= 0) v2 = fmin(v2, firm / (fabs((double)p->curvature) + 1e-4) + 2 * firm * d);
     }
     double line = l->stop >= 0 ? way + m->stop[l->stop].s - s - model->length : 0;
-    if (l->stop >= 0 && line > -model->length) v2 = fmin(v2, 2 * 1.5 * fmax(0, line));
+    if (l->stop >= 0 && line > -model->length) v2 = fmin(v2, 2 * firm * fmax(0, line));
     if (aside) continue;
     way += l->length - s;
     s = 0;
   }
   return sqrt(v2);
+}
+
+/* Turned by `yaw`: the speed at which it is straight again, 0.5 s from now and with 3 m/s^2
+ * sideways, before a front corner leaves the road or gets 1 m into the lane beside. */
+static double turned_speed(const dj__world *w, const dj__vehicle_model *model, double yaw) {
+  if (yaw == 0) return HUGE_VAL;
+  const dj__lane *l = &w->map->lane[w->route.lane[0]];
+  double f, s = w->route.start;
+  const dj__lane_point *p = dj__lane_at(w->map, w->route.lane[0], s, &f);
+  double edge = yaw > 0 ? (double)p->left : (double)p->right, half = 0.5 * (double)p->width;
+  if ((yaw > 0 ? l->left : l->right) >= 0 || (yaw > 0 && l->opposite >= 0))
+    edge = fmin(edge, half + 1);
+  double room = edge - 0.5 * model->width - 0.5 * model->length * fabs(sin(yaw));
+  double aside = sqrt(1.5 * 1.5 + 6 * fmax(room, 0)) - 1.5; /* m/s: 0.5 v + v^2 / 6 = room */
+  return fmax(aside / fabs(sin(yaw)), 1);
 }
 
 static void start_ego(dj__world *w, const dj__vehicle_model *model) {
@@ -145,8 +160,10 @@ static void start_ego(dj__world *w, const dj__vehicle_model *model) {
   w->traffic->mind[0].v_free = 10;
   dj__place p;
   dj__map_at(w->map, w->route.lane[0], w->route.start, c->start.offset, &p);
-  double usual = fmin(fmin(0.8 * p.speed_limit, 0.9 * model->max_speed), start_speed(w, model));
-  double v = c->start.speed < 0 ? usual : c->start.speed;
+  double usual =
+      fmin(fmin(0.8 * p.speed_limit, 0.9 * model->max_speed), start_speed(w, model, 1.5));
+  double v = c->start.speed < 0 ? usual : fmin(c->start.speed, start_speed(w, model, 3));
+  if (model->kind != DJ__RC_CAR) v = fmin(v, turned_speed(w, model, c->start.yaw));
   dj__ego_init(&w->ego, model);
   w->ego.friction = dj__road_friction(&c->weather);
   dj__ego_place(&w->ego, p.x, p.y, p.yaw + c->start.yaw, v);
@@ -192,6 +209,35 @@ static void track_route(dj__world *w) {
     d += 0.05 * fabs(along - w->route_s);
     if (d < best - 1e-9) best = d, w->route_at = k, w->route_s = along;
   }
+}
+
+/* Nobody close ahead, on its way or where it looks, needs more than 2.5 m/s^2 of braking at once.
+ */
+static void slow_start(dj__world *w) {
+  const dj__agents *a = &w->agents;
+  const dj__ego *e = &w->ego;
+  double c = cos(e->yaw), n = sin(e->yaw), v = e->vx;
+  int near[96], count = dj__world_near(w, a->x[0], a->y[0], 100, near, 96);
+  for (int k = 0; k < count; k++) {
+    int i = near[k];
+    if (i == 0 || a->kind[i] == DJ__PEDESTRIAN) continue;
+    double dx = a->x[i] - a->x[0], dy = a->y[i] - a->y[0], ahead = dx * c + dy * n;
+    double aside = fabs(dy * c - dx * n), s, t, turn = (double)a->yaw[i] - e->yaw;
+    for (int l = 0; l < w->route.n && w->route_from[l] < 100; l++)
+      if (dj__map_project(w->map, w->route.lane[l], a->x[i], a->y[i], -1, &s, &t) < 4 &&
+          fabs(t) < aside && w->route_from[l] + s > 0) {
+        double f;
+        ahead = w->route_from[l] + s;
+        aside = fabs(t);
+        turn = (double)(a->yaw[i] - dj__lane_at(w->map, w->route.lane[l], s, &f)->yaw);
+      }
+    double gap = ahead - 0.5 * (double)(a->length[0] + a->length[i]) - 3;
+    if (ahead < 0 || aside > 0.5 * (double)(a->width[0] + a->width[i]) + 0.4) continue;
+    double its = fmax(0, (double)a->speed[i] * cos(turn));
+    v = fmin(v, sqrt(its * its + 2 * 2.5 * fmax(gap, 0)));
+  }
+  w->ego.vx = v;
+  w->agents.speed[0] = (float)v;
 }
 
 static bool is_dark(const dj__weather *w) {
@@ -257,6 +303,7 @@ dj_status dj__world_create(const dj__world_config *c, dj__world **out) {
   dj__events_clear(w);
   light_heads(w->traffic, is_dark(&c->weather));
   dj__traffic_hash(w->traffic);
+  if (!w->traffic->toy) slow_start(w);
   *out = w;
   return DJ_OK;
 fail:
