@@ -10,8 +10,8 @@
 #define CAR_LENGTH 4.7
 #define RISE       2.4 /* m/s^3: how fast the wanted acceleration rises and falls, for comfort */
 #define FALL       2.6
-enum { ALARM_STEPS = 5 }; /* for which an emergency has to last before all is done */
-#define EMERGENCY (-6.0)  /* m/s^2 */
+#define JERK       3.9    /* m/s^3: somewhat below nuPlan's limit */
+enum { ALARM_STEPS = 2 }; /* for which an emergency has to last before all is done */
 
 /* ---- where it is ---- */
 static void find_itself(dj__expert *e, const dj__world *w) {
@@ -79,21 +79,33 @@ static double steer(const dj__expert *e, const dj__world *w) {
   return dj__pilot_curvature(line + bend, d - to, direction, reach);
 }
 
-/* The wanted acceleration as passengers bear it: ramps, and within 1.5 s no more of a change than
- * nuPlan's limit of jerk (4.13 m/s^3, fitted over that time) allows; all of it in an emergency. */
-static double smooth_accel(dj__expert *e, double wanted) {
-  double dt = DJ__WORLD_DT, most = e->accel;
-  for (int k = 0; k < DJ__RECENT; k++) most = fmax(most, (double)e->recent[k]);
-  double a = wanted;
-  e->alarm = wanted > EMERGENCY || e->v < 2.5 * e->scale ? 0 : e->alarm + 1;
-  if (e->alarm > 0 && e->alarm <= ALARM_STEPS) a = fmax(wanted, most - 4);
-  if (e->alarm == 0) {
-    a = fmax(wanted, fmax(most - 3.4, -3.6));
-    double fall = e->at < DJ__RECENT ? 0.65 * FALL : wanted < -3 ? 1.3 * FALL : FALL;
-    if (e->v < 2.5 * e->scale && wanted < -1) fall = 10; /* inches count */
-    a = fmax(a, e->accel - fall * dt);
+/* The least acceleration that, held from now on, no line fitted to 1.55 s of accelerations falls
+ * faster than nuPlan's limit of jerk (4.13 m/s^3) with. */
+static double least_accel(const dj__expert *e) {
+  const double most = JERK / DJ__WORLD_DT * (2480 * DJ__WORLD_DT * DJ__WORLD_DT);
+  double least = -HUGE_VAL;
+  for (int k = 1; k <= DJ__RECENT; k++) { /* k of the 31 are still to come */
+    double past = 0, weight = 0.5 * k * (31 - k);
+    for (int i = 0; i <= 30 - k; i++)
+      past += (15 - k - i) * (double)e->recent[(e->at + DJ__RECENT - 1 - (unsigned)i) % DJ__RECENT];
+    least = fmax(least, (-most - past) / weight);
   }
-  a = fmin(a, e->accel + (e->accel < -3 ? 4 : RISE) * dt);
+  return least;
+}
+
+/* The wanted acceleration as passengers bear it; all of it in an emergency. */
+static double smooth_accel(dj__expert *e, const dj__plan *p) {
+  double dt = DJ__WORLD_DT, wanted = p->accel, a = wanted;
+  e->alarm = wanted < DJ__FIRMEST && dj__expert_emergency(e, p) ? e->alarm + 1 : 0;
+  if (e->alarm <= ALARM_STEPS) {
+    bool ends = e->at < DJ__RECENT || e->guide.end - e->mid < 1.6 * e->v + 2 * e->scale;
+    double fall = ends ? 0.65 * FALL : wanted < -2.5 ? 8 : FALL;
+    if (ends) a = fmin(a, e->accel + 0.7 * RISE * dt);   /* the fit has but one side there */
+    if (e->v < 2.5 * e->scale && wanted < -1) fall = 10; /* inches count */
+    a = fmax(fmax(a, DJ__FIRMEST), e->accel - fall * dt);
+    a = fmax(a, fmin(0, least_accel(e)));
+  }
+  a = fmin(a, e->accel + (e->accel < DJ__FIRMEST ? 20 : RISE) * dt);
   e->recent[e->at++ % DJ__RECENT] = (float)a;
   return a;
 }
@@ -143,7 +155,7 @@ static dj_status drive(void *self, const dj__sense *in, const dj__world *w, dj__
   dj__expert_plan(e, &plan);
   e->way = plan.way;
   e->back = plan.back;
-  e->accel = smooth_accel(e, plan.accel);
+  e->accel = smooth_accel(e, &plan);
   double a = e->accel;
   if (e->v < 0.3 && plan.accel < 0.02) a = e->accel = fmin(e->accel, -0.8); /* stands firmly */
   *out = (dj__command){.steering = dj__pilot_steering(e->model, steer(e, w), e->v)};

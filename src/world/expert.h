@@ -29,7 +29,8 @@ enum {
   DJ__RECENT = 30,
   DJ__MEETS = 2048 /* conflicts on a guide */
 };
-#define DJ__AHEAD_DT 0.45 /* s */
+#define DJ__AHEAD_DT 0.45   /* s */
+#define DJ__FIRMEST  (-3.7) /* m/s^2: as it brakes unless somebody would be hit */
 
 typedef struct dj__box { /* where somebody is on the guide */
   float lo, hi;          /* stations */
@@ -128,6 +129,9 @@ void dj__expert_speeds(dj__expert *e); /* v_max along the guide */
 /* Speeds at which going straight on for a second hits nobody (cap). */
 void dj__expert_caps(dj__expert *e);
 void dj__expert_plan(dj__expert *e, dj__plan *best);
+/* Would braking as passengers bear it along this plan hit somebody, or come so near to somebody as
+ * braking hard would not? */
+bool dj__expert_emergency(const dj__expert *e, const dj__plan *p);
 double dj__swerve_at(const dj__swerve *w, double s, double *slope, double *bend);
 /* From d (m) with slope to `to` over length. */
 void dj__swerve_make(dj__swerve *w, double s, double d, double slope, double to, double length,

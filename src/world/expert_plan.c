@@ -15,6 +15,7 @@
 #define SLOW_DOWN 1.3  /* m/s^2 before curves */
 #define CAP_STEP  2.0  /* m */
 #define SLOWEST   0.8  /* m/s */
+#define ONSET     8.0  /* m/s^3 of brakes */
 enum {
   LOOK = 6 /* forecast steps that a crossing way is seen ahead */,
   MAX_PLANS = 16,
@@ -185,6 +186,7 @@ static double approach(const dj__expert *e, double s, double v, double most) {
 static bool leaves(const roll *r, const dj__seen *o, int i, double s, double v, double gap) {
   const dj__box *b = &o->at[i];
   if (o->v < 0.7 || (double)b->along > 0.7 * o->v || gap < 1.5 * r->e->scale) return false;
+  if (o->person && gap < 0.8 * v + v * v / (2 * 2.5)) return false; /* people may stop, too */
   int there = i + (int)(gap / fmax(v, 2) / DJ__AHEAD_DT);
   for (int j = there > i ? there - 1 : i; j <= there + 1; j++) {
     if (j > o->to) return true;
@@ -234,18 +236,24 @@ static double and_back(const dj__expert *e, const dj__plan *p, double s, double 
   return p->way.to * (1 - u * u * u * (10 - 15 * u + 6 * u * u));
 }
 
-static void roll_forward(const dj__expert *e, dj__plan *p) {
-  roll r = {.e = e, .half = 0.5 * e->model->length, .wide = 0.5 * e->model->width};
-  r.step = fmax(0.1, 1.5 * e->scale);
-  r.s0 = e->mid - 8 * e->scale;
+/* Where the plan leads, at even stations. */
+static void roll_make(roll *r, const dj__expert *e, const dj__plan *p) {
+  *r = (roll){.e = e, .half = 0.5 * e->model->length, .wide = 0.5 * e->model->width};
+  r->step = fmax(0.1, 1.5 * e->scale);
+  r->s0 = e->mid - 8 * e->scale;
   double ahead = e->model->wheelbase + e->model->front, slope;
   for (int i = 0; i < TABLE; i++) {
-    double at = r.s0 + i * r.step, d = and_back(e, p, at - ahead, &slope);
-    r.d[i] = (float)and_back(e, p, at, NULL);
+    double at = r->s0 + i * r->step, d = and_back(e, p, at - ahead, &slope);
+    r->d[i] = (float)and_back(e, p, at, NULL);
     double bend = dj__guide_at(&e->guide, at - 0.5 * ahead).curvature; /* the front swings out */
     double out = bend * 0.25 * (ahead * ahead - 0.5 * e->model->wheelbase * e->model->wheelbase);
-    r.front[i] = (float)(d + ahead * slope - fmax(-0.8, fmin(0.8, out)));
+    r->front[i] = (float)(d + ahead * slope - fmax(-0.8, fmin(0.8, out)));
   }
+}
+
+static void roll_forward(const dj__expert *e, dj__plan *p) {
+  roll r;
+  roll_make(&r, e, p);
   double swerves = p->way.s0 + p->way.length + 0.5 * e->model->wheelbase;
   double s = e->mid, v = e->v;
   p->hit = HUGE_VAL;
@@ -280,6 +288,54 @@ static void roll_forward(const dj__expert *e, dj__plan *p) {
       }
   }
   p->progress = s - e->mid;
+}
+
+/* ---- whether to brake as hard as one can ---- */
+
+/* Is the box in somebody's, t from now? */
+static bool touches(const roll *r, const dj__seen *o, double t, double s) {
+  double at = t / DJ__AHEAD_DT;
+  int j = (int)at;
+  if (j < o->from || j + 1 > o->to) return false;
+  const dj__box *b = &o->at[j], *c = b + 1;
+  float f = (float)(at - j);
+  dj__box m = {.lo = b->lo + f * (c->lo - b->lo),
+               .hi = b->hi + f * (c->hi - b->hi),
+               .right = b->right + f * (c->right - b->right),
+               .left = b->left + f * (c->left - b->left)};
+  if ((double)m.lo > s + r->half + 0.2 * r->e->scale || (double)m.hi < s - r->half) return false;
+  return in_way(r, &m, s - r->half, s + r->half, 0.1f * (float)r->e->scale);
+}
+
+typedef enum outcome { APART, CLOSE, HIT } outcome;
+
+/* What comes of braking at up to `accel` from now on; close: less than 0.9 s from somebody. */
+static outcome brake(const roll *r, double accel) {
+  const dj__expert *e = r->e;
+  const double dt = 0.15;
+  double s = e->mid, v = e->v, a = e->accel;
+  outcome worst = APART;
+  for (int i = 0; i < 24 && v > 0; i++) {
+    for (int k = 0; k < e->n_seen; k++) {
+      const dj__seen *o = &e->seen[k];
+      if (o->behind) continue;
+      if (touches(r, o, i * dt, s)) return HIT;
+      for (int n = 1; n <= 3 && worst == APART; n++)
+        if (touches(r, o, i * dt + 0.3 * n, s + 0.3 * n * v)) worst = CLOSE;
+    }
+    a = fmax(accel, a - ONSET * dt);
+    double next = fmax(0, v + a * dt);
+    s += 0.5 * (v + next) * dt;
+    v = next;
+  }
+  return worst;
+}
+
+bool dj__expert_emergency(const dj__expert *e, const dj__plan *p) {
+  roll r;
+  roll_make(&r, e, p);
+  outcome soft = brake(&r, DJ__FIRMEST);
+  return soft == HIT || (soft == CLOSE && brake(&r, -HARDEST) == APART);
 }
 
 /* ---- which paths ---- */
@@ -319,7 +375,8 @@ static void price(const dj__expert *e, dj__plan *p, double most) {
   if (own > 0.2 * scale) p->cost += 2 * shy;
   if (over_left > 0.2 * scale) p->cost += p->opposed ? 45 : 5 * shy;
   if (over_right > 0.2 * scale) p->cost += 3;
-  if (p->hit < 1e3) p->cost += 60 + 60 * (DJ__AHEAD * DJ__AHEAD_DT - p->hit);
+  double late = DJ__AHEAD * DJ__AHEAD_DT - p->hit; /* in its lane, much can change until then */
+  if (p->hit < 1e3) p->cost += p->hit > 4 && own <= 0.2 * scale ? 5 + 5 * late : 60 + 60 * late;
   p->cost += 4 * fmax(0, -p->lowest - 3.5);
   if (to == 0 && p->blocker >= 0 && e->seen[p->blocker].passable) { /* would stand athwart */
     double room = (double)e->seen[p->blocker].at[0].lo - 6 * scale - e->model->front;
@@ -399,7 +456,7 @@ void dj__expert_plan(dj__expert *e, dj__plan *best) {
         if (right > all.lo - 0.05) (void)try_offset(e, &all, right, quick[q], back);
       }
     }
-    if (p->hit < 3.5 || p->lowest < -5)
+    if (p->hit < 3.5)
       for (int j = 1; j <= 3; j++) {
         (void)try_offset(e, &all, all.d + j * e->scale, 0.7, HUGE_VAL);
         (void)try_offset(e, &all, all.d - j * e->scale, 0.7, HUGE_VAL);

@@ -159,14 +159,18 @@ static bool must_wait(const dj__expert *e, const dj__world *w, const dj__guide_m
     const dj__mind *m = &w->traffic->mind[o->agent];
     if (a.inside && c->merge && a.past > 1.5 && a.speed > 1.5) continue; /* is followed */
     if (a.inside) {
+      if (a.speed < 0.1 && e->waited > 8) continue; /* waits for the ego */
       if (a.out + 0.2 > in || a.speed < 0.5) return true;
       continue;
     }
     bool waits = a.speed < 0.3 && (m->still > 6 || !dj__holds(m, c->lane)); /* for whomever */
     if (waits && e->waited > (m->stop_reason == DJ__REASON_YIELD ? 4 : 7)) continue;
     if (!c->yield && !(dj__holds(m, c->lane) || m->role == DJ__ROLE_RUN_RED)) continue;
-    double after =
-        c->merge ? patience + fmax(0, a.speed - e->v - GO_ACCEL * in) * 0.5 + 0.5 : patience;
+    double after = patience;
+    if (c->merge) { /* it has room to slow down */
+      double faster = fmax(0, a.speed - e->v - GO_ACCEL * out);
+      after = 0.5 * patience + (2 + 0.5 * faster + faster * faster / 3.6) / fmax(a.speed, 2);
+    }
     if (out + after > a.in && in < a.out + 0.3) return true;
   }
   return false;
@@ -292,7 +296,13 @@ static void heed_changes(dj__expert *e) {
     double right = fmin(d - half, (d > 0 ? half : d - half)),
            left = fmax(d + half, (d > 0 ? d + half : -half));
     bool open = is_free(e, right, left);
-    if (open && due <= fmax(1.5, 0.6 * e->v) * e->scale + 1) {
+    double last = fmax(c->s1 - shortest, c->s0); /* where it has to stand if it never opens */
+    bool hurry = e->v * e->v > 2 * 2.2 * fmax(last - front, 0.1);
+    if (open && hurry && e->s > c->s0 && due > 1.5 * e->scale) {
+      c->start = e->s + 1.5 * e->scale;
+      c->length = fmax(shortest, fmin(c->s1 - c->start, 3.5 * e->v));
+      c->begun = moved = true;
+    } else if (open && due <= fmax(1.5, 0.6 * e->v) * e->scale + 1) {
       c->begun = true;
     } else if (!open && due < fmax(3, e->v) * e->scale + 1) { /* later */
       double start = e->s + fmax(3, e->v) * e->scale + 1;
@@ -300,7 +310,7 @@ static void heed_changes(dj__expert *e) {
       if (start > c->start + 0.2) c->start = start, moved = true;
       c->length = fmin(c->length, fmax(shortest, c->s1 - c->start));
     }
-    if (!open && !c->begun) dj__expert_stop_at(e, fmax(c->s1 - shortest, c->s0), 1.5 * e->scale);
+    if (!c->begun && (!open || hurry)) dj__expert_stop_at(e, last, 1.5 * e->scale);
     break; /* one after the other */
   }
   if (moved) {

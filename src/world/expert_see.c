@@ -113,6 +113,17 @@ static void forecast(const dj__expert *e, const dj__world *w, int i, dj__seen *o
   }
 }
 
+/* Who walks along the road stays beside it, whatever way a bend or a corner makes him look. */
+static void keep_beside(dj__seen *o) {
+  for (int j = 1; j <= DJ__AHEAD; j++) {
+    dj__box *b = &o->at[j];
+    const dj__box *now = &o->at[0];
+    float in = now->left < 0 ? fmaxf(b->left - now->left, 0) : fminf(b->right - now->right, 0);
+    b->left -= in;
+    b->right -= in;
+  }
+}
+
 /* May one go round it? What stands for good, and what is slow by nature. */
 static bool is_passable(const dj__world *w, int i, int depth) {
   const dj__agents *a = &w->agents;
@@ -161,6 +172,7 @@ void dj__expert_see(dj__expert *e, const dj__world *w) {
                     .width = a->width[i],
                     .margin = margin_of(e, a, i)};
     forecast(e, w, i, o);
+    if (o->person && !(a->flags[i] & DJ__AGENT_CROSSING)) keep_beside(o);
     if (o->to < o->from) continue;
     const dj__box *b = &o->at[0];
     double way = dj__guide_at(&e->guide, 0.5 * (double)(b->lo + b->hi)).yaw;
