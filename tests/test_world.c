@@ -244,6 +244,46 @@ static void nobody_collides_and_all_move(void **state) {
   }
 }
 
+/* A motorway with a lane closed every two kilometres: whoever stands before the cones is let in,
+ * and lanes that become one empty by turns. Share of the time that someone stands for over a
+ * minute. */
+static void queues_at_closed_lanes_flow(void **state) {
+  (void)state;
+  dj__map *m = NULL;
+  assert_int_equal(
+      dj__map_generate(&(dj__town_config){.seed = 3, .style = DJ__TOWN_MOTORWAY, .hills = 1}, &m),
+      DJ_OK);
+  dj__net *net = NULL;
+  dj__traffic *t = NULL;
+  assert_int_equal(dj__net_create(m, &net), DJ_OK);
+  dj__population p = {0, 100, 12, 0, 0, dj__roadworks_slots(net, 0.5)};
+  assert_int_equal(dj__traffic_create(net, 3, &p, &t), DJ_OK);
+  dj__net_release(net);
+  dj__roadworks(t, 0.5, NULL, 0);
+  dj__traffic_populate(t, &p);
+  dj__traffic_hash(t);
+  int64_t stands = 0, all = 0, hits = 0;
+  for (int step = 0; step < 12000 / SLOW; step++) {
+    dj__traffic_register(t);
+    dj__traffic_decide(t);
+    dj__traffic_move(t);
+    t->step++;
+    t->time = (double)t->step * DJ__WORLD_DT;
+    dj__traffic_respawn(t);
+    dj__traffic_hash(t);
+    for (int i = 0; i < t->agents.n; i++) {
+      if (!dj__is_rider(&t->agents, i)) continue;
+      all++;
+      stands += t->mind[i].still > 60;
+    }
+    if (step % 4 == 0) hits += touches(t);
+  }
+  assert_int_equal(hits, 0);
+  if (stands * 200 > all) fail_msg("%g %% stand", 100.0 * (double)stands / (double)all);
+  dj__traffic_destroy(t);
+  dj__map_destroy(m);
+}
+
 /* Brake lamps with braking, indicators before turns, nobody dark at night. */
 static void lamps(void **state) {
   (void)state;
@@ -500,19 +540,13 @@ static void bad_configurations(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(same_bytes_after_an_hour),
-      cmocka_unit_test(a_copy_goes_on_the_same),
-      cmocka_unit_test(steps_allocate_nothing),
-      cmocka_unit_test(nobody_collides_and_all_move),
-      cmocka_unit_test(lamps),
-      cmocka_unit_test(population_follows_the_ego),
-      cmocka_unit_test(events_are_labelled),
-      cmocka_unit_test(staged_events_happen),
-      cmocka_unit_test(staged_events_begin),
-      cmocka_unit_test(events_of_several_kinds),
-      cmocka_unit_test(ego_and_questions),
-      cmocka_unit_test(traffic_waits_for_the_ego),
-      cmocka_unit_test(roadworks_close_lanes),
+      cmocka_unit_test(same_bytes_after_an_hour),    cmocka_unit_test(a_copy_goes_on_the_same),
+      cmocka_unit_test(steps_allocate_nothing),      cmocka_unit_test(nobody_collides_and_all_move),
+      cmocka_unit_test(queues_at_closed_lanes_flow), cmocka_unit_test(lamps),
+      cmocka_unit_test(population_follows_the_ego),  cmocka_unit_test(events_are_labelled),
+      cmocka_unit_test(staged_events_happen),        cmocka_unit_test(staged_events_begin),
+      cmocka_unit_test(events_of_several_kinds),     cmocka_unit_test(ego_and_questions),
+      cmocka_unit_test(traffic_waits_for_the_ego),   cmocka_unit_test(roadworks_close_lanes),
       cmocka_unit_test(bad_configurations),
   };
   return cmocka_run_group_tests(tests, make_maps, drop_maps);

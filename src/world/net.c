@@ -41,13 +41,51 @@ static bool same_origin(const dj__map *m, int a, int b) {
   return false;
 }
 
+/* a lies beside b, or what leads to it beside what leads to b. */
+static bool from_beside(const dj__map *m, int a, int b) {
+  for (int i = 0; i < m->lane[a].n_pred; i++)
+    for (int j = 0; j < m->lane[b].n_pred; j++) {
+      const dj__lane *p = &m->lane[dj__pred(m, a, i)];
+      int q = dj__pred(m, b, j);
+      if (p->left == q || p->right == q) return true;
+    }
+  return false;
+}
+
 static void find_parting(dj__net *n) {
   const dj__map *m = n->map;
   for (int l = 0; l < m->n_lane; l++)
     for (int c = 0; c < m->lane[l].n_conflict; c++) {
       int k = m->lane[l].conflict0 + c;
       n->parting[k] = same_origin(m, l, m->conflict[k].lane);
+      n->zip[k] = m->conflict[k].merge && m->lane[l].turn == m->lane[m->conflict[k].lane].turn &&
+                  from_beside(m, l, m->conflict[k].lane);
     }
+}
+
+static bool leads_to_fast_only(const dj__net *n, int lane) {
+  const dj__map *m = n->map;
+  int ways = 0;
+  for (int k = 0; k < m->lane[lane].n_succ; k++) {
+    int next = dj__succ(m, lane, k);
+    if (m->lane[next].type != DJ__LANE_DRIVING) continue;
+    if (!n->fast[next]) return false;
+    ways++;
+  }
+  return ways > 0;
+}
+
+static void find_fast(dj__net *n) {
+  const dj__map *m = n->map;
+  for (int l = 0; l < m->n_lane; l++) n->fast[l] = m->lane[l].zone == DJ__ZONE_MOTORWAY;
+  for (bool more = true; more;) { /* back along slip roads */
+    more = false;
+    for (int l = m->n_lane - 1; l >= 0; l--) {
+      if (n->fast[l] || !leads_to_fast_only(n, l)) continue;
+      n->fast[l] = 1;
+      more = true;
+    }
+  }
 }
 
 static bool beside(const dj__lane *a, const dj__lane *b) {
@@ -229,19 +267,22 @@ dj_status dj__net_create(const dj__map *m, dj__net **out) {
   n->map = m;
   n->curve_speed = calloc((size_t)m->n_point + 1, sizeof *n->curve_speed);
   n->parting = calloc((size_t)m->n_conflict + 1, 1);
+  n->zip = calloc((size_t)m->n_conflict + 1, 1);
   n->bend = calloc((size_t)m->n_lane + 1, sizeof *n->bend);
   n->tight = calloc((size_t)m->n_lane + 1, 1);
+  n->fast = calloc((size_t)m->n_lane + 1, 1);
   n->bike_t = calloc((size_t)m->n_lane + 1, sizeof *n->bike_t);
   n->crossing0 = calloc((size_t)m->n_lane + 2, sizeof *n->crossing0);
   n->lane_crossing = calloc((size_t)m->n_crossing_lane + 1, sizeof *n->lane_crossing);
   n->walk_head = calloc((size_t)m->n_lane + 1, sizeof *n->walk_head);
   dj_status s = DJ_OK;
-  if (!n->curve_speed || !n->parting || !n->bike_t || !n->tight || !n->bend || !n->crossing0 ||
-      !n->lane_crossing || !n->walk_head)
+  if (!n->curve_speed || !n->parting || !n->zip || !n->fast || !n->bike_t || !n->tight ||
+      !n->bend || !n->crossing0 || !n->lane_crossing || !n->walk_head)
     s = dj_error(DJ_E_NOMEM, "no memory for traffic's view of the map");
   if (!s) {
     find_curve_speeds(n);
     find_parting(n);
+    find_fast(n);
     find_bike_places(n);
     find_spots(n);
     find_lane_crossings(n);
@@ -263,7 +304,9 @@ void dj__net_release(dj__net *n) {
   if (!n || __atomic_sub_fetch(&n->references, 1, __ATOMIC_ACQ_REL) > 0) return;
   free(n->curve_speed);
   free(n->parting);
+  free(n->zip);
   free(n->tight);
+  free(n->fast);
   free(n->bend);
   free(n->bike_t);
   free(n->crossing0);

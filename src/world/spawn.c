@@ -60,7 +60,7 @@ void dj__agent_clear(dj__traffic *t, int i) {
   dj__mind *m = &t->mind[i];
   memset(m, 0, sizeof *m);
   for (int h = 0; h < DJ__HOLD; h++) m->hold[h] = -1;
-  m->behind = m->leader = m->event = m->link = -1;
+  m->behind = m->leader = m->event = m->link = m->let = -1;
   m->scale = 1;
   a->flags[i] = a->lamps[i] = 0;
   a->lane[i] = -1;
@@ -152,7 +152,7 @@ bool dj__spot_free(const dj__traffic *t, int i, int lane, double s, double speed
 static bool spot_suits(const dj__traffic *t, int i, const dj__spot *p) {
   const dj__lane *l = &t->map->lane[p->lane];
   if (t->agents.kind[i] == DJ__CYCLIST)
-    return l->right < 0 && l->zone != DJ__ZONE_MOTORWAY && l->speed_limit < 25;
+    return l->right < 0 && !t->net->fast[p->lane] && l->speed_limit < 25;
   if (t->agents.kind[i] == DJ__BUS || t->agents.kind[i] == DJ__LORRY)
     if ((l->left >= 0 && l->right >= 0) || t->net->tight[p->lane]) return false;
   return l->n_succ > 0;
@@ -268,6 +268,9 @@ static bool left_behind(const dj__traffic *t, int i) {
   /* too long for what comes next */
   bool heavy = a->kind[i] == DJ__BUS || a->kind[i] == DJ__LORRY;
   if (hidden && heavy && m->n_path > 1 && t->net->bend[m->path[1]] > 1 / 11.0f) return true;
+  /* or for the ways out of a roundabout: it would go round it for ever */
+  int junction = heavy && a->lane[i] >= 0 ? t->map->lane[a->lane[i]].junction : -1;
+  if (hidden && junction >= 0 && t->map->junction[junction].roundabout) return true;
   /* the lane ends in nothing, or it stands for reasons that will not pass */
   return hidden && dj__is_rider(a, i) && m->still > 5 &&
          (m->stop_reason == DJ__REASON_END || m->still > 150);

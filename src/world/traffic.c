@@ -141,6 +141,7 @@ static int choose_next(dj__traffic *t, int i, int lane) {
       if (x->type != DJ__LANE_DRIVING) continue;
       if (pass == 0 && (x->turn == DJ__TURN_BACK || x->n_succ == 0)) continue;
       if (pass == 0 && heavy && t->net->tight[next]) continue;
+      if (pass == 0 && kind == DJ__CYCLIST && t->net->fast[next]) continue;
       found[n++] = next;
     }
   if (n == 0) return -1;
@@ -276,7 +277,8 @@ static float follow(dj__traffic *t, int i, float reach, float until) {
   if (who < 0) return 1e9f;
   /* Behind what will not move on by itself one stops where one can still swing out. */
   bool stands = a->flags[who] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC);
-  bool waits = stands && dj__is_motor(a->kind[i]) && fabsf(m->t_goal - a->t[i]) < 0.3f * m->scale;
+  bool bike = !dj__is_motor(a->kind[i]), stays = fabsf(m->t_goal - a->t[i]) < 0.3f * m->scale;
+  bool waits = stands && (bike ? t->map->lane[a->lane[i]].left >= 0 : stays);
   return dj__idm_follow(m, a->speed[i], gap, speed, m->gap + (waits ? SWING_M * m->scale : 0));
 }
 
@@ -299,9 +301,10 @@ static void decide(dj__traffic *t, int i) {
   float acc = dj__idm_free(m, v, m->v_free);
   float junction = dj__junctions_decide(t, i, reach, &until);
   float leader = follow(t, i, reach, until), person = dj__people_decide(t, i, reach);
-  float end = lane_end(t, i), bump = dj__bumper(t, i);
+  float end = lane_end(t, i), bump = dj__bumper(t, i), merge = dj__merge_decide(t, i);
   if (junction < acc) acc = junction;
   if (leader < acc) acc = leader, m->stop_reason = DJ__REASON_LEADER;
+  if (merge < acc) acc = merge, m->stop_reason = DJ__REASON_LEADER;
   if (person < acc) acc = person, m->stop_reason = DJ__REASON_PERSON;
   if (end < acc) acc = end, m->stop_reason = DJ__REASON_END;
   m->bumped = bump < 0 ? m->bumped + (float)DJ__WORLD_DT : fmaxf(m->bumped - 0.01f, 0);

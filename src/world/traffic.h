@@ -53,8 +53,10 @@ typedef struct dj__net {
   const dj__map *map;
   float *curve_speed; /* (n_point) m/s that 1 m/s^2 sideways allows, braking ahead in mind */
   uint8_t *parting;   /* (n_conflict) both come from the same lane */
+  uint8_t *zip;       /* (n_conflict) lanes side by side become one: by turns */
   float *bend;        /* (n_lane) largest curvature, 1/m */
   uint8_t *tight;     /* (n_lane) a bend too narrow for lorries and buses */
+  uint8_t *fast;      /* (n_lane) a motorway, or all of its ways lead to one: not for cyclists */
   float *bike_t;      /* (n_lane) where a cyclist rides: m left of the lane's middle */
   int *crossing0;     /* (n_lane + 1) into lane_crossing */
   dj__lane_crossing *lane_crossing;
@@ -104,6 +106,9 @@ typedef struct dj__mind {
   int merges;               /* a cyclist who wants into the lane's middle before a junction */
   int want;                 /* lane change: +1 left, -1 right */
   float want_time, calm;    /* s since it signals; until the next thought */
+  int urgent;               /* its lane ends or is closed ahead, 0 or 1 */
+  int let;                  /* whom it lets in, or let in last; or -1 */
+  float let_room, let_time; /* m until it lets in the next one; s that it waits for this one */
   int leader;               /* whom it follows, or -1 */
   float leader_gap, v_free; /* m, m/s */
   int blinks;               /* lamps of turns ahead */
@@ -218,6 +223,10 @@ float dj__travel_time(float dist, float v, float accel, float v_max);
 /* traffic_lanes.c: MOBIL (Kesting et al. 2007), places within a lane */
 void dj__lanes_decide(dj__traffic *t, int i);
 void dj__lateral_move(dj__traffic *t, int i);
+bool dj__must_leave(const dj__traffic *t, int i); /* its lane ends, or is closed ahead */
+
+/* traffic_merge.c: who lets whom in */
+float dj__merge_decide(dj__traffic *t, int i); /* the acceleration that this allows */
 
 /* traffic_junctions.c */
 /* The acceleration that junctions on the way allow; *until: m from its middle where it has to

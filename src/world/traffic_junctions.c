@@ -7,6 +7,7 @@
  *   - gap acceptance against those with right of way: they must come at least GAP s after one has
  *     left what is shared (with the time of the manoeuvre itself this gives critical gaps of 4 to 7
  *     s, as in the Highway Capacity Manual, 6th ed., exhibit 20-11);
+ *   - by turns where lanes side by side become one: who is nearer goes first;
  *   - nobody who has the right already may still be going to use it;
  *   - room behind the junction, so that nobody stands in it.
  * Rights are numbered. Inside, one waits only for those who hold a lower number, which cannot go
@@ -133,6 +134,7 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
   float late = dj__travel_time(past, q->v, 0.7f * m->accel, fmaxf(0.9f * m->v_free, 1));
   float my_end = (float)(q->base + t->map->lane[m->path[q->k]].length);
   /* who has waited long takes smaller gaps (Polus et al., Transportation Research F 8, 2005) */
+  const bool zip = t->net->zip[c - t->map->conflict];
   float spare = GAP - 1.8f * dj__clampf((m->wait - 8) / 40, 0, 1);
   for (int k = t->intent_head[c->lane]; k >= 0; k = t->intent[k].next) {
     if (t->intent[k].agent == q->i) continue;
@@ -145,7 +147,8 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
       return false;
     }
     if (m->role == DJ__ROLE_RUN_RED && dj__is_external(t, o.agent)) continue;
-    if (!c->yield || held_by_light(t, o.agent, c->lane)) continue;
+    bool first = zip ? o.in < in || (o.in <= in && o.agent < q->i) : c->yield;
+    if (!first || held_by_light(t, o.agent, c->lane)) continue;
     const dj__mind *u = &t->mind[o.agent];
     if (!dj__is_external(t, o.agent) && o.v < 0.3f && u->still > 3 && m->wait > 3) continue;
     if (dj__is_external(t, o.agent) && o.v < 0.1f && m->wait > 6) continue;
@@ -224,10 +227,20 @@ static double first_shared(const dj__traffic *t, int lane) {
   return from;
 }
 
-/* Whoever stands on this lane may keep others from another way than the one it takes itself. */
+/* It waits for nobody there. */
+static bool has_priority(const dj__traffic *t, int lane) {
+  const dj__lane *l = &t->map->lane[lane];
+  for (int n = l->conflict0; n < l->conflict0 + l->n_conflict; n++)
+    if (!t->net->parting[n] && t->map->conflict[n].yield) return false;
+  return true;
+}
+
+/* Whoever stands on this lane may keep others from another way than the one it takes itself. In a
+ * roundabout those who want in keep it free; those who go round close up, or they would wait for
+ * each other. */
 static bool in_the_way(const dj__traffic *t, int lane) {
   const dj__lane *l = &t->map->lane[lane];
-  if (l->junction >= 0 && t->map->junction[l->junction].roundabout) return true;
+  if (l->junction >= 0 && t->map->junction[l->junction].roundabout) return !has_priority(t, lane);
   for (int n = l->conflict0; n < l->conflict0 + l->n_conflict; n++)
     if (!t->net->parting[n] && !t->map->conflict[n].merge) return true;
   return false;
@@ -326,6 +339,18 @@ static dj__reason line_allows(const dj__traffic *t, const asking *q, float gap) 
   return DJ__REASON_LIGHT;
 }
 
+/* Lanes side by side that become one: they close up to where that is. */
+static bool by_turns(const dj__traffic *t, int lane, int line) {
+  const dj__lane *l = &t->map->lane[lane];
+  dj__control c = t->map->stop[line].control;
+  int turns = 0;
+  for (int n = l->conflict0; n < l->conflict0 + l->n_conflict; n++) {
+    if (!t->net->parting[n] && !t->net->zip[n]) return false;
+    turns += t->net->zip[n];
+  }
+  return turns > 0 && (c == DJ__CONTROL_NONE || c == DJ__CONTROL_PRIORITY);
+}
+
 /* Whoever is ahead in the queue asks first: a right that cannot be used only keeps others away. */
 static bool behind_someone(const dj__traffic *t, int i, float gap) {
   const dj__mind *m = &t->mind[i];
@@ -350,7 +375,8 @@ float dj__junctions_decide(dj__traffic *t, int i, float reach, float *until) {
     blink(m, l, q.base, q.v);
     if (l->n_conflict || line >= 0) {
       double shared = l->n_conflict ? first_shared(t, lane) : 0;
-      double at = line >= 0 ? before + map->stop[line].s : q.base + fmax(shared - 0.5, 0);
+      bool to_line = line >= 0 && !by_turns(t, lane, line);
+      double at = to_line ? before + map->stop[line].s : q.base + fmax(shared - 0.5, 0);
       float gap = (float)at - q.half;
       bool held = dj__holds(m, lane);
       dj__reason no = gap > -1.5f ? line_allows(t, &q, gap) : DJ__REASON_NONE;

@@ -139,25 +139,30 @@ static bool blocked(const dj__traffic *t, int i) {
   return j >= 0 && (t->agents.flags[j] & still) != 0;
 }
 
+bool dj__must_leave(const dj__traffic *t, int i) {
+  return !goes_on(t->map, t->agents.lane[i]) || blocked(t, i);
+}
+
 static void think(dj__traffic *t, int i) {
   dj__mind *m = &t->mind[i];
   const dj__agents *a = &t->agents;
   const dj__map *map = t->map;
   const dj__lane *l = &map->lane[a->lane[i]];
   float v = a->speed[i], best = THRESHOLD, left = left_of_lane(t, i);
-  bool ends = !goes_on(map, a->lane[i]) || blocked(t, i);
+  bool ends = dj__must_leave(t, i), bike = a->kind[i] == DJ__CYCLIST;
   bool junction = m->n_path > 1 && map->lane[m->path[1]].n_conflict;
   if (!ends && left < (junction ? 25 * m->scale + 3 * v : 10 * m->scale + 2 * v)) return;
   for (int dir = -1; dir <= 1; dir += 2) {
     int lane = dir > 0 ? l->left : l->right;
     if (lane < 0 || !(dir > 0 ? l->change_left : l->change_right)) continue;
     if (map->lane[lane].type != DJ__LANE_DRIVING) continue;
-    bool there_ends = !goes_on(map, lane);
-    if (there_ends) continue;
+    if (!goes_on(map, lane) || (bike && dir > 0 && !ends)) continue;
     beside b = look_beside(t, i, lane, share_s(t, i, lane));
-    if (!is_safe(t, i, &b, ends ? 4.0f : B_SAFE)) continue;
+    bool safe = is_safe(t, i, &b, ends ? 4.0f : B_SAFE);
+    if (!safe && !ends) continue;
     float gain = incentive(t, i, lane, &b) - (float)dir * BIAS + (ends ? 10 : 0);
-    if (gain > best) best = gain, m->want = dir, m->want_time = 0;
+    if (!safe) gain = best + 1e-3f; /* signals, and waits to be let in, if there is no other way */
+    if (gain > best) best = safe ? gain : best, m->want = dir, m->want_time = 0;
   }
 }
 
@@ -167,9 +172,9 @@ static void pursue(dj__traffic *t, int i) {
   const dj__lane *l = &map->lane[t->agents.lane[i]];
   int lane = m->want > 0 ? l->left : l->right;
   bool rude = m->role == DJ__ROLE_CUT_IN;
-  bool ends = !goes_on(map, t->agents.lane[i]) || blocked(t, i);
+  bool ends = dj__must_leave(t, i);
   m->want_time += (float)DJ__WORLD_DT;
-  if (lane < 0 || l->n_conflict || m->want_time > 8) {
+  if (lane < 0 || l->n_conflict || m->want_time > (ends ? 30 : 8)) {
     m->want = 0;
     m->calm = 1;
     return;
@@ -333,7 +338,7 @@ void dj__lanes_decide(dj__traffic *t, int i) {
   m->calm -= (float)DJ__WORLD_DT;
   const dj__lane *l = &t->map->lane[t->agents.lane[i]];
   if (m->calm > 0 || (l->left < 0 && l->right < 0) || l->n_conflict) return;
-  if (t->agents.kind[i] == DJ__CYCLIST || m->role == DJ__ROLE_STAND) return;
+  if (m->role == DJ__ROLE_STAND) return;
   m->calm = 0.8f;
   think(t, i);
 }
