@@ -914,13 +914,13 @@ dj_status dj__draw_view(dj__renderer *r, const dj__scene *s, const dj__scene *ne
   glScissor(v->x, v->y, v->vw, v->vh);
   dj__range parts[N_PARTS] = {{0, 0}};
   dj_status status = gather(r, v, parts);
-  const GLenum both[2] = {GL_COLOR_ATTACHMENT0, labels ? GL_COLOR_ATTACHMENT1 : GL_NONE},
+  const GLenum both[2] = {GL_COLOR_ATTACHMENT0, GL_COLOR_ATTACHMENT1},
                one[2] = {GL_COLOR_ATTACHMENT0, GL_NONE};
-  glDrawBuffers(2, both);
+  if (labels) glDrawBuffers(2, both); // a change of buffers costs Mesa a pass of its own
   if (!status) status = draw_actors(&f);
   if (!status) status = draw_static(&f, parts);
   if (!status) status = draw_sky(&f);
-  glDrawBuffers(2, one);
+  if (labels) glDrawBuffers(2, one);
   if (!status) status = draw_effects(&f);
   glDisable(GL_SCISSOR_TEST);
   return status;

@@ -153,8 +153,8 @@ static void clear(dj__renderer *r, const dj__slot *s) {
   glEnable(GL_CULL_FACE);
   glFrontFace(GL_CW); // pictures are drawn upside down
   glPixelStorei(GL_PACK_ALIGNMENT, 1);
-  const GLenum one[2] = {GL_COLOR_ATTACHMENT0, GL_NONE};
-  glDrawBuffers(r->options.layers ? 2 : 1, one);
+  const GLenum all[2] = {GL_COLOR_ATTACHMENT0, GL_COLOR_ATTACHMENT1}; // as they are drawn into
+  glDrawBuffers(r->options.layers ? 2 : 1, all);
   glViewport(0, 0, s->used_w, s->used_h);
   glEnable(GL_SCISSOR_TEST);
   glScissor(0, 0, s->used_w, s->used_h);
