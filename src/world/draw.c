@@ -862,7 +862,7 @@ static dj_status draw_effects(frame *f) {
   for (int k = 0; k < 3; k++) {
     if (!range[k].count) continue;
     glBlendFunc(GL_SRC_ALPHA, k == 0 || k == 2 ? GL_ONE_MINUS_SRC_ALPHA : GL_ONE);
-    if (k == 0) {
+    if (k < 2) { // what lies on the road
       glEnable(GL_POLYGON_OFFSET_FILL);
       glPolygonOffset(-2.0f, -6.0f);
     }

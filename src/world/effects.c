@@ -106,57 +106,87 @@ static void actor_shadow(dj__renderer *r, const dj__view *v, const dj__sky *k, c
   blot(r, v, a, h, n, 0.07, (uint8_t)(255 * dark));
 }
 
+/* A soft ellipse in the plane of two half axes, about a point relative to the camera. */
+static void ellipse(dj__renderer *r, const double middle[3], const double a[3], const double b[3],
+                    const uint8_t c[4]) {
+  static const int order[6][2] = {{-1, -1}, {1, -1}, {1, 1}, {-1, -1}, {1, 1}, {-1, 1}};
+  for (int q = 0; q < 6; q++) {
+    double p[3];
+    for (int k = 0; k < 3; k++) p[k] = middle[k] + order[q][0] * a[k] + order[q][1] * b[k];
+    corner(r, p, c, order[q][0], order[q][1]);
+  }
+}
+
 /* A disc that faces the camera. */
 static void disc(dj__renderer *r, const dj__view *v, const double at[3], double radius,
                  const uint8_t c[4]) {
-  double d[3];
-  for (int k = 0; k < 3; k++) d[k] = at[k] - v->pose.p[k];
-  const double *R = v->pose.R;
-  double p[4][3];
-  for (int q = 0; q < 4; q++) {
-    double x = q == 0 || q == 3 ? -radius : radius, y = q < 2 ? -radius : radius;
-    for (int k = 0; k < 3; k++) p[q][k] = d[k] + R[k] * x + R[3 + k] * y;
+  double middle[3], a[3], b[3];
+  for (int k = 0; k < 3; k++) {
+    middle[k] = at[k] - v->pose.p[k];
+    a[k] = radius * v->pose.R[k];
+    b[k] = radius * v->pose.R[3 + k];
   }
-  static const int order[6] = {0, 1, 2, 0, 2, 3};
-  for (int q = 0; q < 6; q++) {
-    int i = order[q];
-    corner(r, p[i], c, i == 0 || i == 3 ? -1 : 1, i < 2 ? -1 : 1);
-  }
+  ellipse(r, middle, a, b, c);
 }
 
-/* The lamp's glow, and on wet roads its mirror image. */
+/* A point just above the ground, relative to the camera. */
+static void on_road(const dj__renderer *r, const dj__view *v, double x, double y, double p[3]) {
+  p[0] = x - v->pose.p[0];
+  p[1] = y - v->pose.p[1];
+  p[2] = dj__map_height(r->map, x, y) + 0.05 - v->pose.p[2];
+}
+
+/* A lamp's small bright core in a faint halo, and on wet roads its mirror image: a streak towards
+ * the camera. What is next to the camera fades, rather than fill the picture. */
 static void glow(dj__renderer *r, const dj__view *v, const dj__sky *k, const double at[3],
                  double radius, double ground, const uint8_t c[4]) {
   double dx = at[0] - v->pose.p[0], dy = at[1] - v->pose.p[1], d = hypot(dx, dy);
-  if (d > 260) return;
-  double through = exp(-k->density * d);
-  uint8_t faded[4] = {c[0], c[1], c[2], (uint8_t)(c[3] * through)};
-  disc(r, v, at, radius * (1 + 0.012 * d), faded);
-  if (k->wet < 0.2f) return;
-  faded[3] = (uint8_t)(faded[3] * 0.35 * k->wet);
+  if (d < 1 || d > 260) return;
+  double light = c[3] * exp(-k->density * d) * fmin(1, 0.3 * (d - 1)),
+         core = radius * (1 + 0.008 * d);
+  uint8_t faded[4] = {c[0], c[1], c[2], (uint8_t)light};
+  disc(r, v, at, core, faded);
+  faded[3] = (uint8_t)(light * (0.16 + 0.10 * k->haze));
+  disc(r, v, at, 3.2 * core, faded);
   double eye = v->pose.p[2] - ground, up = at[2] - ground, share = eye / fmax(eye + up, 0.1);
-  double foot[3] = {v->pose.p[0] + dx * share, v->pose.p[1] + dy * share, ground + 0.05};
-  disc(r, v, foot, fmin(radius * 2.2, 0.3 * d), faded);
+  if (k->wet < 0.2f || eye < 0.5) return;
+  faded[3] = (uint8_t)(light * 0.45 * k->wet);
+  double wide = 2 * core / d, along = fmin(0.35 * share, 5 / d), end[2][3];
+  for (int i = 0; i < 2; i++) {
+    double part = share + (i ? along : -along);
+    on_road(r, v, v->pose.p[0] + part * dx, v->pose.p[1] + part * dy, end[i]);
+  }
+  double foot[3], half[3];
+  for (int i = 0; i < 3; i++) {
+    foot[i] = 0.5 * (end[1][i] + end[0][i]);
+    half[i] = 0.5 * (end[1][i] - end[0][i]);
+  }
+  ellipse(r, foot, (double[3]){-dy * wide, dx * wide, 0}, half, faded);
 }
 
+/* The pool of light ahead of a vehicle: it grows wider, and fades to nothing on all sides. */
 static void beam_on_road(dj__renderer *r, const dj__view *v, const dj__actor *a, double strength) {
-  double c = cos(a->yaw), s = sin(a->yaw), slope = tan(a->pitch);
+  enum { STRIPS = 6 };
+  double c = cos(a->yaw), s = sin(a->yaw), at[STRIPS + 1][3][3];
   uint8_t k[4] = {255, 244, 215, (uint8_t)(255 * strength)};
-  static const double q[4][4] = {
-      {0, -1.2, 0.15, -1}, {0, 1.2, 0.15, 1}, {17, 4.5, 1.0, 1}, {17, -4.5, 1.0, -1}};
-  static const int order[6] = {0, 1, 2, 0, 2, 3};
-  for (int i = 0; i < 6; i++) {
-    const double *p = q[order[i]];
-    double x = 0.5 * a->length + p[0], y = p[1];
-    double at[3] = {a->x + c * x - s * y - v->pose.p[0], a->y + s * x + c * y - v->pose.p[1],
-                    a->z + 0.03 - slope * x - v->pose.p[2]};
-    corner(r, at, k, p[3] * 0.85, p[2] * 1.5 - 0.55);
-  }
+  for (int i = 0; i <= STRIPS; i++)
+    for (int j = 0; j < 3; j++) {
+      double far = (double)i / STRIPS, x = 0.5 * a->length + 22 * far * far;
+      double y = (j - 1) * (1.1 + 4.2 * far);
+      on_road(r, v, a->x + c * x - s * y, a->y + s * x + c * y, at[i][j]);
+    }
+  static const int order[6][2] = {{0, 0}, {0, 1}, {1, 1}, {0, 0}, {1, 1}, {1, 0}};
+  for (int i = 0; i < STRIPS; i++)
+    for (int side = 0; side < 2; side++)
+      for (int q = 0; q < 6; q++) {
+        int n = i + order[q][0], j = side + order[q][1];
+        corner(r, at[n][j], k, j - 1, 2.0 * n / STRIPS - 1);
+      }
 }
 
 static void actor_glows(dj__renderer *r, const dj__view *v, const dj__sky *k, const dj__actor *a) {
   if (a->kind > DJ__CYCLIST) return;
-  static const uint8_t white[4] = {255, 240, 205, 190}, red[4] = {255, 22, 12, 130};
+  static const uint8_t white[4] = {255, 240, 205, 235}, red[4] = {255, 22, 12, 190};
   double c = cos(a->yaw), s = sin(a->yaw);
   bool narrow = a->kind == DJ__MOTORCYCLE || a->kind == DJ__CYCLIST;
   double ex = v->pose.p[0] - a->x, ey = v->pose.p[1] - a->y, front = ex * c + ey * s;
@@ -165,9 +195,9 @@ static void actor_glows(dj__renderer *r, const dj__view *v, const dj__sky *k, co
     double y = narrow ? 0 : side * 0.38 * a->width, z = a->z + (narrow ? 0.9 : 0.62);
     double x = front > 0 ? 0.5 * a->length + 0.05 : -0.5 * a->length - 0.05;
     double at[3] = {a->x + c * x - s * y, a->y + s * x + c * y, z};
-    if (front > 0 && a->lamps & DJ__LAMP_HEAD) glow(r, v, k, at, 0.45, a->z, white);
+    if (front > 0 && a->lamps & DJ__LAMP_HEAD) glow(r, v, k, at, 0.2, a->z, white);
     if (front <= 0 && a->lamps & (DJ__LAMP_HEAD | DJ__LAMP_BRAKE))
-      glow(r, v, k, at, a->lamps & DJ__LAMP_BRAKE ? 0.42 : 0.25, a->z, red);
+      glow(r, v, k, at, a->lamps & DJ__LAMP_BRAKE ? 0.2 : 0.12, a->z, red);
   }
 }
 
@@ -231,16 +261,15 @@ void dj__effects(dj__renderer *r, const dj__scene *s, const dj__view *v, const d
       if (a->id == s->ego_id || a->flags & DJ__AGENT_PARKED || !in_front(v, at, 15)) continue;
       if (a->lamps & DJ__LAMP_HEAD && a->kind <= DJ__BUS &&
           hypot(a->x - v->pose.p[0], a->y - v->pose.p[1]) < 90)
-        beam_on_road(r, v, a, 0.30 * k->night);
+        beam_on_road(r, v, a, 0.34 * k->night);
       actor_glows(r, v, k, a);
     }
-    static const uint8_t lamp[4] = {255, 205, 135, 62}, core[4] = {255, 236, 200, 200};
+    static const uint8_t lamp[4] = {255, 226, 175, 230};
     for (int i = 0; i < r->n_lamp; i++) {
       const dj__lamp *l = &r->lamp[i];
       double at[3] = {l->x, l->y, l->z};
       if (!in_front(v, at, 0)) continue;
-      glow(r, v, k, at, 0.95, l->z - 6.5, lamp);
-      glow(r, v, k, at, 0.28, l->z - 6.5, core);
+      glow(r, v, k, at, 0.24, l->z - 6.5, lamp);
     }
   }
   range[1] = (dj__range){range[0].count, r->n_stream - range[0].count};
