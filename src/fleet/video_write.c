@@ -6,26 +6,19 @@
 #include "fleet/video_write.h"
 
 #include <errno.h>
-#include <libavcodec/avcodec.h>
 #include <libavformat/avformat.h>
-#include <libavutil/opt.h>
-#include <libswscale/swscale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/fs.h"
-#include "fleet/video.h"
+#include "fleet/video_codec.h"
 
 struct dj__video_writer {
   dj__atomic file; // holds the name; libavformat writes to file.tmp
   AVFormatContext *format;
-  AVCodecContext *codec;
   AVStream *stream;
-  AVFrame *frame;
-  AVPacket *packet;
-  struct SwsContext *sws;
-  int64_t n;
+  dj__video_codec v;
   bool header; // is written
 };
 
@@ -42,63 +35,32 @@ static dj_status av_failed(const dj__video_writer *w, const char *what, int code
   return dj_error(DJ_E_IO, "%s: %s: %s", w->file.path, what, text);
 }
 
-static const AVCodec *find_encoder(void) {
-  static const char *const names[] = {"libx264", "libopenh264", "mpeg4"};
-  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    const AVCodec *c = avcodec_find_encoder_by_name(names[i]);
-    if (c) return c;
-  }
-  return NULL;
-}
-
 static dj_status open_codec(dj__video_writer *w, int width, int height, double fps) {
-  const AVCodec *encoder = find_encoder();
-  if (!encoder)
+  const dj__video_codec_options o = {.width = width,
+                                     .height = height,
+                                     .fps = fps,
+                                     .gop = fps < 15 ? 30 : (int)(2 * fps),
+                                     .crf = "20",
+                                     .bits = 5,
+                                     .global =
+                                         (w->format->oformat->flags & AVFMT_GLOBALHEADER) != 0,
+                                     .any_mpeg4 = true};
+  int code = dj__video_codec_open(&w->v, &o);
+  if (code == AVERROR_ENCODER_NOT_FOUND)
     return dj_error(DJ_E_UNSUPPORTED,
                     "%s: this libavcodec has no encoder for H.264 or MPEG-4; install one with "
                     "libx264, or write pictures with --png",
                     w->file.path);
-  AVCodecContext *c = w->codec = avcodec_alloc_context3(encoder);
-  w->frame = av_frame_alloc();
-  w->packet = av_packet_alloc();
-  if (!c || !w->frame || !w->packet) return dj_error(DJ_E_NOMEM, "%s: out of memory", w->file.path);
-  AVRational rate = av_d2q(fps, 1001 * 240);
-  c->width = width;
-  c->height = height;
-  c->framerate = rate;
-  c->time_base = av_inv_q(rate);
-  c->pix_fmt = AV_PIX_FMT_YUV420P;
-  c->color_range = AVCOL_RANGE_MPEG;
-  c->colorspace = AVCOL_SPC_BT709;
-  c->color_primaries = AVCOL_PRI_BT709;
-  c->color_trc = AVCOL_TRC_BT709;
-  c->gop_size = fps < 15 ? 30 : (int)(2 * fps);
-  c->flags |= AV_CODEC_FLAG_BITEXACT;
-  if (w->format->oformat->flags & AVFMT_GLOBALHEADER) c->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
-  if (!strcmp(encoder->name, "libx264")) {
-    (void)av_opt_set(c->priv_data, "preset", "veryfast", 0);
-    (void)av_opt_set(c->priv_data, "crf", "20", 0);
-  } else {
-    c->bit_rate = (int64_t)width * height * 5;
-  }
-  int code = avcodec_open2(c, encoder, NULL);
-  if (code < 0) return av_failed(w, "cannot start the video encoder", code);
-  w->frame->format = c->pix_fmt;
-  w->frame->width = width;
-  w->frame->height = height;
-  w->frame->color_range = c->color_range;
-  w->frame->colorspace = c->colorspace;
-  code = av_frame_get_buffer(w->frame, 0);
-  return code < 0 ? av_failed(w, "no picture buffer", code) : DJ_OK;
+  return code < 0 ? av_failed(w, "cannot start the video encoder", code) : DJ_OK;
 }
 
 static dj_status open_file(dj__video_writer *w) {
   w->stream = avformat_new_stream(w->format, NULL);
   if (!w->stream) return dj_error(DJ_E_NOMEM, "%s: out of memory", w->file.path);
-  int code = avcodec_parameters_from_context(w->stream->codecpar, w->codec);
+  int code = avcodec_parameters_from_context(w->stream->codecpar, w->v.codec);
   if (code < 0) return av_failed(w, "cannot describe the video", code);
-  w->stream->time_base = w->codec->time_base;
-  w->stream->avg_frame_rate = w->codec->framerate;
+  w->stream->time_base = w->v.codec->time_base;
+  w->stream->avg_frame_rate = w->v.codec->framerate;
   w->format->flags |= AVFMT_FLAG_BITEXACT;
   code = avio_open(&w->format->pb, w->file.tmp, AVIO_FLAG_WRITE);
   if (code < 0) return av_failed(w, "cannot create", code);
@@ -116,10 +78,10 @@ static dj_status check(const char *path, int width, int height, double fps) {
   if (n < 5 || strcasecmp(path + n - 4, ".mp4") != 0)
     return dj_error(DJ_E_INVALID, "%s: videos are written as MP4; give a name that ends in .mp4",
                     path);
-  if (width < 16 || height < 16 || width > 8192 || height > 8192 || width % 2 || height % 2)
+  if (!dj__video_size_ok(width, height))
     return dj_error(DJ_E_INVALID, "%s: a video of %d x %d pixels; even sizes from 16 to 8192 work",
                     path, width, height);
-  if (!(fps >= 0.1 && fps <= 240))
+  if (!dj__video_rate_ok(fps))
     return dj_error(DJ_E_INVALID, "%s: %g frames a second; 0.1 to 240 work", path, fps);
   return DJ_OK;
 }
@@ -128,7 +90,6 @@ dj_status dj__video_writer_open(const char *path, int width, int height, double 
                                 dj__video_writer **out) {
   *out = NULL;
   DJ_TRY(check(path, width, height, fps));
-  dj__video_quiet();
   dj__video_writer *w = calloc(1, sizeof *w);
   if (!w) return dj_error(DJ_E_NOMEM, "%s: out of memory", path);
   dj_status s = DJ_OK;
@@ -146,13 +107,13 @@ fail:
 
 /* Takes out of the encoder what is ready; frame NULL: the end. */
 static dj_status encode(dj__video_writer *w, const AVFrame *frame) {
-  int code = avcodec_send_frame(w->codec, frame);
+  int code = avcodec_send_frame(w->v.codec, frame);
   if (code < 0) return av_failed(w, "cannot encode", code);
-  while ((code = avcodec_receive_packet(w->codec, w->packet)) >= 0) {
-    w->packet->duration = 1; // of the encoder's time base: every picture lasts as long
-    av_packet_rescale_ts(w->packet, w->codec->time_base, w->stream->time_base);
-    w->packet->stream_index = w->stream->index;
-    code = av_interleaved_write_frame(w->format, w->packet);
+  while ((code = avcodec_receive_packet(w->v.codec, w->v.packet)) >= 0) {
+    w->v.packet->duration = 1; // of the encoder's time base: every picture lasts as long
+    av_packet_rescale_ts(w->v.packet, w->v.codec->time_base, w->stream->time_base);
+    w->v.packet->stream_index = w->stream->index;
+    code = av_interleaved_write_frame(w->format, w->v.packet);
     if (code < 0) return av_failed(w, "cannot write", code);
   }
   return code == AVERROR(EAGAIN) || code == AVERROR_EOF ? DJ_OK
@@ -160,38 +121,23 @@ static dj_status encode(dj__video_writer *w, const AVFrame *frame) {
 }
 
 dj_status dj__video_writer_put(dj__video_writer *w, const uint8_t *bgrx, int stride) {
-  int width = w->codec->width, height = w->codec->height;
-  int code = av_frame_make_writable(w->frame);
-  if (code < 0) return av_failed(w, "no picture buffer", code);
-  w->sws =
-      sws_getCachedContext(w->sws, width, height, AV_PIX_FMT_BGR0, width, height, w->codec->pix_fmt,
-                           SWS_BILINEAR | SWS_ACCURATE_RND | SWS_BITEXACT, NULL, NULL, NULL);
-  if (!w->sws) return dj_error(DJ_E_UNSUPPORTED, "%s: cannot convert pictures", w->file.path);
-  const int *bt709 = sws_getCoefficients(SWS_CS_ITU709);
-  (void)sws_setColorspaceDetails(w->sws, bt709, 1, bt709, 0, 0, 1 << 16, 1 << 16);
-  const uint8_t *planes[4] = {bgrx};
-  const int strides[4] = {stride};
-  (void)sws_scale(w->sws, planes, strides, 0, height, w->frame->data, w->frame->linesize);
-  w->frame->pts = w->n++;
-  return encode(w, w->frame);
+  int code = dj__video_codec_fill(&w->v, AV_PIX_FMT_BGR0, bgrx, stride);
+  return code < 0 ? av_failed(w, "cannot take the picture", code) : encode(w, w->v.frame);
 }
 
 void dj__video_writer_abort(dj__video_writer *w) {
   if (!w) return;
   if (w->format && w->format->pb) (void)avio_closep(&w->format->pb);
-  avcodec_free_context(&w->codec);
+  dj__video_codec_close(&w->v);
   avformat_free_context(w->format);
-  av_frame_free(&w->frame);
-  av_packet_free(&w->packet);
-  sws_freeContext(w->sws);
   dj__atomic_abort(&w->file);
   free(w);
 }
 
 dj_status dj__video_writer_close(dj__video_writer *w) {
   dj_status s =
-      w->n ? encode(w, NULL)
-           : dj_error(DJ_E_INVALID, "%s: a video needs at least one picture", w->file.path);
+      w->v.n ? encode(w, NULL)
+             : dj_error(DJ_E_INVALID, "%s: a video needs at least one picture", w->file.path);
   if (!s) {
     int code = av_write_trailer(w->format);
     if (code >= 0) code = avio_closep(&w->format->pb);
