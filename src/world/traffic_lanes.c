@@ -113,12 +113,11 @@ static void change(dj__traffic *t, int i, int dir) {
   dj__mind *m = &t->mind[i];
   const dj__map *map = t->map;
   int from = a->lane[i], to = dir > 0 ? map->lane[from].left : map->lane[from].right;
-  float s = share_s(t, i, to);
-  float apart =
-      0.5f * (dj__width_at(map, from, (double)a->s[i]) + dj__width_at(map, to, (double)s));
+  double s, lateral; /* it stays where it is: in bends lanes do not run evenly beside each other */
+  (void)dj__map_project(map, to, a->x[i], a->y[i], (double)share_s(t, i, to), &s, &lateral);
   a->lane[i] = to;
-  a->s[i] = s;
-  a->t[i] -= (float)dir * apart;
+  a->s[i] = dj__clampf((float)s, 0, (float)map->lane[to].length);
+  a->t[i] = (float)lateral;
   m->t_goal = m->t_rest;
   m->path[0] = to;
   m->n_path = 1;
