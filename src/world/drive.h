@@ -12,7 +12,7 @@ typedef enum dj__case_kind { /* what a drive asks for */
                              DJ__CASE_ROUTE,
                              DJ__CASE_OFFSET,  /* put 0.4 to 1 m off centre (in a lane of 3.5 m) */
                              DJ__CASE_TURNED,  /* turned by 4 to 15 degrees */
-                             DJ__CASE_SPEED,   /* at 0 to 0.4, or 1.25 to 1.45 of the limit (less before bends) */
+                             DJ__CASE_SPEED,   /* at 0 to 0.4, or up to 1.25 to 1.45 of the limit */
                              DJ__CASE_BLOCKED, /* and the others: one event staged after 2 to 6 s */
                              DJ__CASE_CUT_IN,
                              DJ__CASE_ONCOMING,

@@ -153,6 +153,7 @@ static dj_status drive(void *self, const dj__sense *in, const dj__world *w, dj__
   dj__expert_caps(e);
   dj__plan plan;
   dj__expert_plan(e, &plan);
+  plan.accel = fmin(plan.accel, dj__expert_bumper(e, w));
   e->way = plan.way;
   e->back = plan.back;
   e->accel = smooth_accel(e, &plan);

@@ -128,6 +128,8 @@ void dj__expert_stop_at(dj__expert *e, double s, double gap);
 void dj__expert_speeds(dj__expert *e); /* v_max along the guide */
 /* Speeds at which going straight on for a second hits nobody (cap). */
 void dj__expert_caps(dj__expert *e);
+/* The most acceleration with which the box, as it is now, does not run into somebody close by. */
+double dj__expert_bumper(const dj__expert *e, const dj__world *w);
 void dj__expert_plan(dj__expert *e, dj__plan *best);
 /* Would braking as passengers bear it along this plan hit somebody, or come so near to somebody as
  * braking hard would not? */

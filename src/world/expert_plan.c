@@ -85,6 +85,41 @@ static double cap_at(const dj__expert *e, const dj__seen *o, double s, double v,
   return v;
 }
 
+/* Would the box, t from now and `run` m further on along an arc, touch somebody? */
+static bool bumps(const dj__expert *e, const pose *p, double run, double arc, double t,
+                  double margin) {
+  double yaw = p->yaw + run * arc, x = p->x + run * cos(p->yaw + 0.5 * run * arc),
+         y = p->y + run * sin(p->yaw + 0.5 * run * arc);
+  int j = (int)(t / DJ__AHEAD_DT);
+  double f = t / DJ__AHEAD_DT - j;
+  for (int k = 0; k < e->n_seen; k++) {
+    const dj__seen *o = &e->seen[k];
+    const dj__box *b = &o->at[j], *c = b + 1;
+    double dx = (double)b->x + f * (double)(c->x - b->x), l = e->model->length + margin,
+           dy = (double)b->y + f * (double)(c->y - b->y), w = e->model->width + margin;
+    double ahead =
+        ((double)o->at[0].x - p->x) * cos(p->yaw) + ((double)o->at[0].y - p->y) * sin(p->yaw);
+    if (o->behind || ahead < 0) continue;
+    if (dj__boxes_touch(x, y, yaw, l, w, dx, dy, (double)b->yaw, (double)o->length,
+                        (double)o->width) &&
+        !dj__boxes_touch(p->x, p->y, p->yaw, l, w, (double)o->at[0].x, (double)o->at[0].y,
+                         (double)o->at[0].yaw, (double)o->length, (double)o->width))
+      return true;
+  }
+  return false;
+}
+
+double dj__expert_bumper(const dj__expert *e, const dj__world *w) {
+  double v = e->v, arc = tan(w->ego.steer) / e->model->wheelbase;
+  pose p = {w->agents.x[0] - e->ox, w->agents.y[0] - e->oy, w->ego.yaw};
+  if (e->scale < 1 || v > 8) return HUGE_VAL;
+  if (v < 3 && (bumps(e, &p, 0.3 + 0.4 * v, arc, 0, 0.1) || bumps(e, &p, 0.15, arc, 0, 0.1)))
+    return -3;
+  for (int k = 1; k <= 3 && v > SLOWEST; k++)
+    if (bumps(e, &p, 0.4 * k * v, 0, 0.4 * k, 0.2)) return -2.8;
+  return HUGE_VAL;
+}
+
 void dj__expert_caps(dj__expert *e) {
   e->cap_s = e->mid;
   for (int i = 0; i < DJ__CAPS; i++) e->cap[i] = HUGE_VAL;
