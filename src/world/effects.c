@@ -46,17 +46,20 @@ static int hull(double (*p)[2], int n, double (*out)[2]) {
   return k - 1;
 }
 
-/* A polygon on the ground round (0, 0) of the actor, with a soft rim of `soft` m. */
+/* A polygon on the ground round (0, 0) of the actor, with a soft rim of `soft` m where that can be
+ * seen. */
 static void blot(dj__renderer *r, const dj__view *v, const dj__actor *a, double (*h)[2], int n,
                  double soft, uint8_t dark) {
   const uint8_t c[4] = {0, 0, 0, dark};
   double slope = tan(a->pitch), cy = cos(a->yaw), sy = sin(a->yaw), mx = 0, my = 0;
+  bool rim = soft * v->fy > 0.75 * hypot(a->x - v->pose.p[0], a->y - v->pose.p[1]);
+  if (!rim) soft = 0;
   for (int k = 0; k < n; k++) mx += h[k][0] / n, my += h[k][1] / n;
   double in[16][3], out[16][3];
   for (int k = 0; k < n && k < 16; k++) {
     double dx = h[k][0] - mx, dy = h[k][1] - my, l = hypot(dx, dy) + 1e-9;
     double grow[2] = {fmax(0.3, 1 - soft / l), 1 + soft / l};
-    for (int j = 0; j < 2; j++) {
+    for (int j = 0; j < (rim ? 2 : 1); j++) {
       double *o = j ? out[k] : in[k];
       double x = mx + dx * grow[j], y = my + dy * grow[j];
       o[0] = a->x + x - v->pose.p[0];
@@ -69,7 +72,7 @@ static void blot(dj__renderer *r, const dj__view *v, const dj__actor *a, double 
     corner(r, in[k], c, 0, 0);
     corner(r, in[k + 1], c, 0, 0);
   }
-  for (int k = 0; k < n; k++) {
+  for (int k = 0; k < n && rim; k++) {
     int j = (k + 1) % n;
     corner(r, in[k], c, 0, 0);
     corner(r, out[k], c, 0, 1);
