@@ -94,6 +94,21 @@ static void recovers(void **state) {
   }
 }
 
+/* However a narrow road's case puts it, there is a way to drive on without a corner off it. */
+static void starts_can_be_mastered(void **state) {
+  (void)state;
+  static const dj__case_kind kinds[] = {DJ__CASE_TURNED, DJ__CASE_SPEED};
+  for (int k = 0; k < 12; k++) {
+    dj__case c = make_case(DJ__TOWN_RURAL, 131 + (uint64_t)k / 2, "car", 100);
+    c.kind = kinds[k % 2];
+    dj__history h;
+    dj__drive_score s = drive(&c, &h);
+    if (s.failed || s.dac < 1)
+      fail_msg("%s, %s: %s", c.name, dj__case_name(c.kind), dj__end_name(s.end));
+    dj__history_free(&h);
+  }
+}
+
 static void red_lights(void **state) {
   (void)state;
   int stood = 0;
@@ -220,8 +235,10 @@ static void pedals(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(swerves),  cmocka_unit_test(guides),     cmocka_unit_test(pedals),
-      cmocka_unit_test(recovers), cmocka_unit_test(red_lights), cmocka_unit_test(empty_roads),
-      cmocka_unit_test(a_lorry),  cmocka_unit_test(in_traffic), cmocka_unit_test(speed)};
+      cmocka_unit_test(swerves),    cmocka_unit_test(guides),
+      cmocka_unit_test(pedals),     cmocka_unit_test(recovers),
+      cmocka_unit_test(red_lights), cmocka_unit_test(empty_roads),
+      cmocka_unit_test(a_lorry),    cmocka_unit_test(in_traffic),
+      cmocka_unit_test(speed),      cmocka_unit_test(starts_can_be_mastered)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
