@@ -76,26 +76,26 @@ typedef struct dj__amx_form {
   int a, b, limbs;
 } dj__amx_form;
 
-/* The four tiles of c (32, 32) f32: loaded, or zero, before a block's products; kept behind them.
- */
-DJ__INLINE void dj__amx_load_sums(const dj__amx_form f, const float *c, bool zero) {
+/* The four tiles of c (32, 32) f32, `stride` bytes from row to row: loaded, or zero, before a
+ * block's products; kept behind them. */
+DJ__INLINE void dj__amx_load_sums(const dj__amx_form f, const char *c, size_t stride, bool zero) {
   if (zero) {
     _tile_zero(0);
     if (f.b > 1) _tile_zero(1);
     if (f.a > 1) _tile_zero(2);
     if (f.a > 1 && f.b > 1) _tile_zero(3);
   } else {
-    _tile_loadd(0, c, 128);
-    if (f.b > 1) _tile_loadd(1, c + 16, 128);
-    if (f.a > 1) _tile_loadd(2, c + 16 * 32, 128);
-    if (f.a > 1 && f.b > 1) _tile_loadd(3, c + 16 * 32 + 16, 128);
+    _tile_loadd(0, c, stride);
+    if (f.b > 1) _tile_loadd(1, c + 64, stride);
+    if (f.a > 1) _tile_loadd(2, c + 16 * stride, stride);
+    if (f.a > 1 && f.b > 1) _tile_loadd(3, c + 16 * stride + 64, stride);
   }
 }
-DJ__INLINE void dj__amx_keep_sums(const dj__amx_form f, float *c) {
-  _tile_stored(0, c, 128);
-  if (f.b > 1) _tile_stored(1, c + 16, 128);
-  if (f.a > 1) _tile_stored(2, c + 16 * 32, 128);
-  if (f.a > 1 && f.b > 1) _tile_stored(3, c + 16 * 32 + 16, 128);
+DJ__INLINE void dj__amx_keep_sums(const dj__amx_form f, char *c, size_t stride) {
+  _tile_stored(0, c, stride);
+  if (f.b > 1) _tile_stored(1, c + 64, stride);
+  if (f.a > 1) _tile_stored(2, c + 16 * stride, stride);
+  if (f.a > 1 && f.b > 1) _tile_stored(3, c + 16 * stride + 64, stride);
 }
 /* A (tiles 4, 5) times B (6, 7). */
 DJ__INLINE void dj__amx_multiply(const dj__amx_form f) {
@@ -145,14 +145,14 @@ DJ__INLINE void dj__amx_step(const dj__amx_form f, const char *a0, const char *a
  * first 16 rows or columns. b: packed panel. */
 DJ__INLINE void dj__amx_block(const dj__amx_form f, const dj__amx_a *a, const char *b,
                               int64_t steps, float *c, bool sum) {
-  dj__amx_load_sums(f, c, !sum);
+  dj__amx_load_sums(f, (const char *)c, 128, !sum);
   const char *a0 = a->row[0], *a1 = a->row[1];
   const size_t stride = a->stride, limb = a->limb;
   for (int64_t k = 0; k < steps; k++, b += f.limbs * DJ__STEP_BYTES) {
     const int64_t o = a->at[k];
     dj__amx_step(f, a0 + o, a1 + o, stride, limb, b, DJ__TILE_BYTES, 64, DJ__STEP_BYTES);
   }
-  dj__amx_keep_sums(f, c);
+  dj__amx_keep_sums(f, (char *)c, 128);
 }
 
 /* Calls fn(form, ...) with a constant form for any number of rows, columns (1..32) and limbs. */

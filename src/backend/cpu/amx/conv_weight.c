@@ -3,46 +3,90 @@
  * c], without groups and dilation; numbers bf16, or f32 in limbs (amx.h).
  *
  * The depth of the product is results, 32 a step: A is dy turned (outputs by results), B needs
- * pairs of neighbouring results: for number u of a row of taps, x at result v and at result v + 1.
- * Those pairs are laid out once for every number of the picture (twice its size), and serve all
- * taps: a tile of B is 16 pairs, a fixed distance apart, of 16 neighbouring numbers. Rows of
- * results are numbered as laid out, padding included; dy is 0 there.
+ * pairs of results. Results are cut into strips of rows (whole images, or parts of them), and a
+ * pair is the same result of two strips: so x, laid out as pairs of strips once, serves all taps,
+ * and is no larger than it was. A band is `pairs` such pairs of strips, which lie side by side at
+ * every pixel: rows of results are then whole steps also where pictures are narrow, and a tile of B
+ * (16 pairs of 16 channels) is one run of memory, for each tap one somewhat further. Where channels
+ * are no multiple of 16, what all taps of a row read lies side by side instead (a window), for each
+ * result anew.
  *
- * Work is shared out by groups of input channels and parts of the results; each has sums of its
- * own, which are added in order. So results do not depend on the number of threads.
+ * Work is shared out by groups of channels and outputs, or, where weights are few, by parts of the
+ * results with sums of their own, which are added in order. So results do not depend on the number
+ * of threads.
  */
 #include "backend/cpu/amx/amx.h"
 
 enum {
-  GROUP = 128,        /* input channels together, where there are more */
-  BAND_RESULTS = 640, /* laid out at once: 20 steps */
-  LIMBS_BAND_RESULTS = 256,
-  PART_RESULTS = 4096, /* in a part at least, where results are many */
-  MOST_PARTS = 4,
-  LEAST_RESULTS = 256,
-  PAD = 16 /* numbers between pixels whose distance would be a power of two */
+  BAND_BYTES = 1 << 20,  /* laid out at once */
+  MOST_PAIRS = 16,       /* of strips, in a band */
+  MOST_STRIPS = 16,      /* of an image, unless rows are long */
+  ITEMS = 4,             /* that work is cut into */
+  FEW_BYTES = 512 << 10, /* of weights, whose results are cut into parts */
+  PIECE = 16,            /* steps whose B stays in first-level cache */
+  LIMBS_PIECE = 8,
+  LEAST_RESULTS = 256
 };
 
 typedef struct plan {
   const dj__conv_attr *a;
   dj_tensor x, dy, dw;
   int limbs;
-  bool mend;
+  bool mend, direct; /* sums are kept in dw itself */
   int64_t n, h, w, c, oh, ow, o, kh, kw, sy, sx;
-  int64_t groups, group; /* of input channels; channels of one (the last may have fewer) */
-  int64_t pixel;         /* laid out numbers of a pixel */
-  int64_t pitch;         /* results of a laid out row, even */
-  int64_t row;           /* numbers of a laid out row */
-  int64_t units;         /* rows of results in all: n * oh */
-  int64_t rows, images;  /* of a band: rows of one image, or several whole images */
-  int64_t bands;         /* of an image (1 with several images), all */
-  int64_t all_bands;
-  int64_t steps; /* of 32 results of a band */
-  int64_t lines; /* laid out source rows of one remainder of a band */
-  int64_t parts, items;
-  int64_t o_blocks, u_blocks; /* of 32 outputs; of 32 numbers of a row of taps, at most */
+  bool window;            /* laid out by rows of taps */
+  int64_t group, o_group; /* channels and outputs of an item */
+  int64_t groups, o_groups, parts, items;
+  int64_t strips, rows;       /* of an image; rows of results of one */
+  int64_t pairs;              /* of strips, in a band */
+  int64_t bands, steps;       /* in all; of 32 results, of a band */
+  int64_t row_steps;          /* of a row of results */
+  int64_t tiles;              /* of 16 numbers of a pixel, or of a window */
+  int64_t lines;              /* laid out source rows of one remainder of a band */
+  int64_t run;                /* bytes of a tile's numbers along a laid out row */
+  int64_t row;                /* bytes of a laid out row */
+  int64_t o_blocks, u_blocks; /* of an item: of 32 outputs; of 32 numbers of a row of taps */
   size_t sum_bytes, x_limb, x_bytes, dy_bytes; /* of an item; of a thread (a limb of x) */
 } plan;
+
+/* How a band is laid out with `strips` of an image and `pairs` of those. Returns about how many
+ * cycles an item takes, or -1: too large. */
+static double lay_out(plan *p, int64_t strips, int64_t pairs) {
+  p->rows = (p->oh + strips - 1) / strips;
+  p->strips = (p->oh + p->rows - 1) / p->rows;
+  p->pairs = pairs;
+  p->bands = (p->n * p->strips + 2 * pairs - 1) / (2 * pairs);
+  p->row_steps = (p->ow * pairs + 15) / 16;
+  p->steps = p->rows * p->row_steps;
+  p->lines = p->rows + (p->kh - 1) / p->sy;
+  const int64_t wide = p->window ? p->ow : p->ow + (p->kw - 1) / p->sx;
+  p->run = wide * pairs * 64;
+  p->row = p->run * p->tiles * (p->window ? 1 : p->sx);
+  p->x_limb = (size_t)(p->sy * p->lines * p->row + DJ__TILE_BYTES); /* the last step may read on */
+  p->x_bytes = p->x_limb * (size_t)p->limbs;
+  p->dy_bytes = (size_t)(p->o_blocks * p->steps * p->limbs) * 2 * DJ__TILE_BYTES;
+  if (p->x_bytes + p->dy_bytes > BAND_BYTES) return -1;
+  const double blocks = (double)(p->kh * p->u_blocks * p->o_blocks), steps = (double)p->steps;
+  const double piece = p->limbs > 1 ? LIMBS_PIECE : PIECE;
+  const double band = blocks * (64 * steps + 100 * ceil(steps / piece)) +
+                      200 * steps * (double)p->o_blocks + (double)p->x_bytes / 25;
+  const int64_t each = (p->bands + p->parts - 1) / p->parts; /* bands of a part, at most */
+  return band * (double)each;
+}
+
+/* Which channels, outputs and results an item has. */
+static void share_out(plan *p) {
+  p->group = p->c, p->o_group = p->o;
+  p->parts = ITEMS;
+  if (p->kh * p->kw * p->c * p->o * 4 > FEW_BYTES) {
+    p->parts = 1;
+    if (p->c % 64 == 0) p->group = p->c / 2;
+    if (p->o % 64 == 0) p->o_group = p->o / 2;
+    if (p->c % 64 != 0 || p->o % 64 != 0) p->parts = ITEMS / 2;
+    if (p->c % 64 != 0 && p->o % 64 != 0) p->parts = ITEMS;
+  }
+  p->groups = p->c / p->group, p->o_groups = p->o / p->o_group;
+}
 
 static plan plan_of(const dj__call *call) {
   const dj__conv_attr *a = call->attr;
@@ -52,52 +96,37 @@ static plan plan_of(const dj__call *call) {
   p.n = x[0], p.h = x[1], p.w = x[2], p.c = x[3];
   p.oh = dy[1], p.ow = dy[2], p.o = dy[3];
   p.kh = a->kh, p.kw = a->kw, p.sy = a->stride[0], p.sx = a->stride[1];
-  const bool even = p.c % 32 == 0;
-  p.group = even && p.c > GROUP ? GROUP : p.c;
-  p.groups = (p.c + p.group - 1) / p.group;
-  p.pixel = p.group + (even && p.group >= GROUP ? PAD : 0);
-  p.pitch = ((p.ow - 1) * p.sx + p.kw + p.sx - 1) / p.sx;
-  p.pitch += p.pitch % 2;
-  p.row = p.pitch * p.sx * p.pixel;
-  p.units = p.n * p.oh;
-  const int64_t extra = (p.kh - 1) / p.sy;
-  const int64_t band = p.limbs > 1 ? LIMBS_BAND_RESULTS : BAND_RESULTS;
-  p.rows = band / p.pitch < 1 ? 1 : least(band / p.pitch, p.oh);
-  p.bands = (p.oh + p.rows - 1) / p.rows;
-  p.rows = (p.oh + p.bands - 1) / p.bands;
-  p.lines = p.rows + extra;
-  p.images = 1;
-  if (p.bands ==
-      1) { /* images lie one after another, with the rows between them that only taps see */
-    p.images = least(p.n, band / (p.lines * p.pitch));
-    if (p.images < 1) p.images = 1;
-    const int64_t several = (p.n + p.images - 1) / p.images;
-    p.images = (p.n + several - 1) / several;
-  }
-  p.all_bands = (p.n + p.images - 1) / p.images * p.bands;
-  p.steps = (((p.images - 1) * p.lines + p.rows) * p.pitch + 31) / 32;
-  p.parts = p.units * p.ow / PART_RESULTS;
-  p.parts = p.parts < 1 ? 1 : least(p.parts, MOST_PARTS);
-  if (p.groups * p.parts < MOST_PARTS)
-    p.parts = least((MOST_PARTS + p.groups - 1) / p.groups, p.all_bands);
-  p.parts = least(p.parts, p.all_bands);
-  p.items = p.groups * p.parts;
-  p.o_blocks = (p.o + 31) / 32;
-  p.u_blocks = p.groups > 1 || even ? p.kw * ((p.group + 31) / 32) : (p.kw * p.c + 31) / 32;
-  p.sum_bytes = (size_t)(p.kh * p.u_blocks * p.o_blocks) * 4096;
-  /* Behind the last row: what its last step reads beyond, a row of taps and a step of results. */
-  const int64_t behind = 32 * p.sx * p.pixel + p.kw * p.pixel + 64;
-  p.x_limb = (size_t)(p.sy * p.images * p.lines * p.row + behind) * 4;
-  p.x_limb = (p.x_limb + 63) / 64 * 64;
-  p.x_bytes = p.x_limb * (size_t)p.limbs;
-  p.dy_bytes = (size_t)(p.o_blocks * p.steps * p.limbs) * 2 * DJ__TILE_BYTES;
+  p.window = p.c % 16 != 0;
+  share_out(&p);
+  p.tiles = p.window ? (p.kw * p.c + 15) / 16 : p.group / 16;
+  p.o_blocks = (p.o_group + 31) / 32;
+  p.u_blocks = ((p.window ? 1 : p.kw) * p.tiles + 1) / 2;
+  int64_t strips = least(p.oh, MOST_STRIPS), pairs = 1;
+  double best = -1;
+  for (int64_t s = 1; s <= least(p.oh, MOST_STRIPS); s *= 2)
+    for (int64_t q = 1; q <= MOST_PAIRS && 2 * q <= up(p.n * s, 2); q += q < 4 ? 1 : q / 2) {
+      const double cost = lay_out(&p, s, q);
+      if (cost >= 0 && (best < 0 || cost < best)) best = cost, strips = s, pairs = q;
+    }
+  if (best < 0) strips = p.oh;
+  lay_out(&p, strips, pairs);
+  p.parts = least(p.parts, p.bands);
+  p.items = p.groups * p.o_groups * p.parts;
+  p.direct = p.parts == 1 && p.limbs == 1 && p.dw.dtype == DJ_F32 && p.group % 32 == 0 &&
+             p.o_group % 32 == 0;
+  p.sum_bytes = p.direct ? 0 : (size_t)(p.kh * p.u_blocks * p.o_blocks) * 4096;
   return p;
+}
+
+/* Of where B is, step by step. */
+static size_t table_bytes(const plan *p) {
+  return (size_t)up(p->steps * (int64_t)sizeof(int32_t), 64);
 }
 
 static size_t workspace(const dj__call *c) {
   const plan p = plan_of(c);
   const size_t threads = c->threads > 1 ? (size_t)c->threads : 1;
-  return 64 + (size_t)p.items * p.sum_bytes + threads * (p.x_bytes + p.dy_bytes);
+  return 64 + (size_t)p.items * p.sum_bytes + threads * (p.x_bytes + p.dy_bytes + table_bytes(&p));
 }
 
 static bool supports(const dj__call *c) {
@@ -110,26 +139,35 @@ static bool supports(const dj__call *c) {
   if (p.x_bytes > 8 << 20) return false;   /* rows too long to lie in cache */
   if (dj__worth_threads == 0) return true; /* a test, with small shapes */
   if (p.limbs > 1 && (p.c < 64 || p.c % 32 || p.kh * p.kw == 1 || p.o < 32)) return false;
-  return p.units * p.ow >= LEAST_RESULTS && p.o >= 8 && p.kw * p.c >= 12;
+  return p.n * p.oh * p.ow >= LEAST_RESULTS && p.o >= 8 && p.kw * p.c >= 12;
 }
 
 /* ---- laying out ---- */
 typedef struct laid {
-  char *dy;
-  uint32_t *x;
+  char *dy, *x;
+  int32_t *at;   /* (steps) bytes from the first step's B */
   bool *strange; /* a number is not finite */
 } laid;
 
-/* Numbers j .. j + 32 of a row of which 0 .. end are there. */
+/* Image and first row of results of strip v; false: there is none. */
+typedef struct strip {
+  int64_t n, y;
+} strip;
+static bool strip_of(const plan *p, int64_t v, strip *s) {
+  *s = (strip){v / p->strips, v % p->strips * p->rows};
+  return s->n < p->n;
+}
+
+/* Numbers j .. j + 32 of a row of which 0 .. end are there; row NULL: none. */
 DJ__INLINE void clip(const dj__amx_kind f, const void *row, int64_t j, int64_t end, __m512i v[],
                      bool *strange) {
-  const __mmask32 m = dj__amx_first(end - j) & (j < 0 ? ~dj__amx_first(-j) : 0xffffffffu);
+  const __mmask32 m = row ? dj__amx_first(end - j) & (j < 0 ? ~dj__amx_first(-j) : 0xffffffffu) : 0;
   if (m)
     dj__amx_load((const char *)row + j * (int64_t)dj_dtype_size(f.t), f.t, f.limbs, m, v, strange);
   else
     for (int l = 0; l < f.limbs; l++) v[l] = _mm512_setzero_si512();
 }
-/* The outputs of a result that are in m; row NULL: 0. */
+/* The first numbers of a row that are in m; row NULL: 0. */
 DJ__INLINE void clip32(const dj__amx_kind f, const void *row, __mmask32 m, __m512i v[],
                        bool *strange) {
   if (row)
@@ -137,74 +175,130 @@ DJ__INLINE void clip32(const dj__amx_kind f, const void *row, __mmask32 m, __m51
   else
     for (int l = 0; l < f.limbs; l++) v[l] = _mm512_setzero_si512();
 }
-DJ__INLINE void put_pairs(const plan *p, const dj__amx_kind f, uint32_t *dst, const __m512i a[],
-                          const __m512i b[]) {
+/* Rows that become pairs, and where: numbers a tile apart, limbs. */
+typedef struct pairing {
+  const char *one, *two; /* NULL: zeros */
+  int64_t run;
+  size_t limb;
+  bool *strange;
+} pairing;
+
+/* 32 numbers of two strips as pairs: two tiles' rows, the second only where it is there. */
+DJ__INLINE void put_pairs(const pairing r, const dj__amx_kind f, char *dst, bool both,
+                          const __m512i a[], const __m512i b[]) {
   for (int l = 0; l < f.limbs; l++) {
     __m512i lo, hi;
     interleave(a[l], b[l], &lo, &hi);
-    char *to = (char *)dst + (size_t)l * p->x_limb;
-    _mm512_storeu_si512(to, lo);
-    _mm512_storeu_si512(to + 64, hi);
+    char *to = dst + (size_t)l * r.limb;
+    _mm512_store_si512(to, lo);
+    if (both) _mm512_store_si512(to + r.run, hi);
   }
 }
 
-/* One laid out row of pairs with the pixel of the next result, from a source row, channels of group
- * g. */
-DJ__INLINE void lay_pairs(const plan *p, const dj__amx_kind f, const laid *to, uint32_t *dst,
-                          const void *row, int64_t g) {
-  const int64_t end = p->w * p->c, left = p->a->pad[1] * p->c;
+/* One source row of two strips, channels from `first` on: (remainders of columns, tiles, columns,
+ * pairs, 16) pairs. */
+DJ__INLINE void lay_pixels(const plan *p, const dj__amx_kind f, char *dst, const pairing r,
+                           int64_t first) {
+  const int64_t wide = r.run / 64 / p->pairs, size = (int64_t)dj_dtype_size(f.t), c = p->c,
+                sx = p->sx, w = p->w, tiles = p->tiles, apart = p->pairs * 64;
   __m512i a[DJ__LIMBS], b[DJ__LIMBS];
-  if (p->pixel == p->c) { /* one run; the row behind is written next, or there is room */
-    for (int64_t j = 0; j < p->row; j += 32) {
-      clip(f, row, j - left, end, a, to->strange);
-      clip(f, row, j - left + p->sx * p->c, end, b, to->strange);
-      put_pairs(p, f, dst + j, a, b);
+  for (int64_t i = 0; i < sx; i++, dst += tiles * r.run)
+    for (int64_t k = 0, x = i - p->a->pad[1]; k < wide; k++, x += sx) {
+      const bool here = x >= 0 && x < w;
+      const char *one = here && r.one ? r.one + (x * c + first) * size : NULL,
+                 *two = here && r.two ? r.two + (x * c + first) * size : NULL;
+      char *pixel = dst + k * apart;
+      for (int64_t t = 0; t < tiles; t += 2, pixel += 2 * r.run) {
+        const bool both = t + 1 < tiles;
+        const __mmask32 m = both ? 0xffffffffu : 0xffffu;
+        clip32(f, one ? one + 16 * t * size : NULL, m, a, r.strange);
+        clip32(f, two ? two + 16 * t * size : NULL, m, b, r.strange);
+        put_pairs(r, f, pixel, both, a, b);
+      }
     }
-    return;
-  }
-  const int64_t width = least(p->group, p->c - g * p->group);
-  for (int64_t q = 0; q < p->pitch * p->sx; q++, dst += p->pixel) {
-    const int64_t j = q * p->c - left + g * p->group, k = j + p->sx * p->c;
-    for (int64_t c = 0; c < width; c += 32) { /* whole pixels are there or not */
-      clip(f, row, j + c, j < 0 ? 0 : end, a, to->strange);
-      clip(f, row, k + c, k < 0 ? 0 : end, b, to->strange);
-      put_pairs(p, f, dst + c, a, b);
+}
+/* The same as windows. What is behind one within the row may be laid out with it: those sums are
+ * dropped. */
+DJ__INLINE void lay_windows(const plan *p, const dj__amx_kind f, char *dst, const pairing r) {
+  const int64_t size = (int64_t)dj_dtype_size(f.t), tiles = p->tiles, end = p->w * p->c,
+                numbers = p->kw * p->c, apart = p->pairs * 64, step = p->sx * p->c;
+  const int64_t last = r.one && r.two ? end - 16 * up(tiles, 2) : -1; /* read without a look */
+  __m512i a[DJ__LIMBS], b[DJ__LIMBS];
+  char *const stop = dst + p->ow * apart;
+  for (int64_t from = -p->a->pad[1] * p->c; dst < stop; from += step, dst += apart) {
+    char *pixel = dst;
+    for (int64_t t = 0; t < tiles; t += 2, pixel += 2 * r.run) {
+      const int64_t j = from + 16 * t;
+      if (from >= 0 && from <= last) {
+        clip32(f, r.one + j * size, 0xffffffffu, a, r.strange);
+        clip32(f, r.two + j * size, 0xffffffffu, b, r.strange);
+      } else {
+        clip(f, r.one, j, least(end, from + numbers), a, r.strange);
+        clip(f, r.two, j, least(end, from + numbers), b, r.strange);
+      }
+      put_pairs(r, f, pixel, t + 1 < tiles, a, b);
     }
-    for (int l = 0; l < f.limbs; l++)
-      memset((char *)(dst + width) + (size_t)l * p->x_limb, 0, (size_t)(p->pixel - width) * 4);
   }
 }
 
-/* Source row y of image n. */
-static void lay_x_row(const plan *p, const laid *to, uint32_t *dst, int64_t n, int64_t y,
-                      int64_t g) {
-  if (y < 0 || y >= p->h) {
-    for (int l = 0; l < p->limbs; l++)
-      memset((char *)dst + (size_t)l * p->x_limb, 0, (size_t)p->row * 4);
-    return;
-  }
-  const void *row = at(p->x.data, p->x.dtype, (n * p->h + y) * p->w * p->c);
-  DJ__AMX_WITH_KIND(p->x.dtype, p->limbs, F, lay_pairs(p, F, to, dst, row, g));
+/* Source row of strip v: of its line k with remainder r, or NULL. */
+static const char *source(const plan *p, int64_t v, int64_t k, int64_t r) {
+  strip s;
+  if (!strip_of(p, v, &s)) return NULL;
+  const int64_t y = (s.y + k) * p->sy + r - p->a->pad[0];
+  if (y < 0 || y >= p->h) return NULL;
+  return at(p->x.data, p->x.dtype, (s.n * p->h + y) * p->w * p->c);
 }
 
-static void lay_x(const plan *p, const laid *l, int64_t n0, int64_t n1, int64_t y0, int64_t g) {
-  uint32_t *to = l->x;
+/* Strips from v on, channels from c on. */
+static void lay_x(const plan *p, const laid *l, int64_t v, int64_t c) {
+  char *to = l->x;
   for (int64_t r = 0; r < p->sy; r++)
-    for (int64_t n = n0; n < n0 + p->images; n++)
-      for (int64_t k = 0; k < p->lines; k++, to += p->row)
-        lay_x_row(p, l, to, n, n < n1 ? (y0 + k) * p->sy + r - p->a->pad[0] : -1, g);
-  const size_t used = (size_t)(to - l->x) * 4;
-  for (int k = 0; k < p->limbs; k++)
-    memset((char *)l->x + (size_t)k * p->x_limb + used, 0, p->x_limb - used);
+    for (int64_t k = 0; k < p->lines; k++, to += p->row)
+      for (int64_t q = 0; q < p->pairs; q++) {
+        const pairing pair = {source(p, v + 2 * q, k, r), source(p, v + 2 * q + 1, k, r), p->run,
+                              p->x_limb, l->strange};
+        if (p->window)
+          DJ__AMX_WITH_KIND(p->x.dtype, p->limbs, F, lay_windows(p, F, to + q * 64, pair));
+        else
+          DJ__AMX_WITH_KIND(p->x.dtype, p->limbs, F, lay_pixels(p, F, to + q * 64, pair, c));
+      }
+  for (int k = 0; k < p->limbs; k++) memset(to + (size_t)k * p->x_limb, 0, DJ__TILE_BYTES);
 }
 
-/* Where dy of result v of the band is (its outputs lie side by side), or NULL: padding. */
-DJ__INLINE const void *dy_of(const plan *p, int64_t n0, int64_t n1, int64_t y0, int64_t y1,
-                             int64_t v) {
-  const int64_t line = v / p->pitch, x = v % p->pitch, n = n0 + line / p->lines,
-                y = y0 + line % p->lines;
-  if (n >= n1 || y >= y1 || x >= p->ow) return NULL;
-  return at(p->dy.data, p->dy.dtype, ((n * p->oh + y) * p->ow + x) * p->o);
+/* Four times 16 bytes. */
+DJ__INLINE __m512i four(const char *a, const char *b, const char *c, const char *d) {
+  __m512i v = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)a));
+  v = _mm512_mask_broadcast_i32x4(v, 0x00f0, _mm_loadu_si128((const __m128i *)(const void *)b));
+  v = _mm512_mask_broadcast_i32x4(v, 0x0f00, _mm_loadu_si128((const __m128i *)(const void *)c));
+  return _mm512_mask_broadcast_i32x4(v, 0xf000, _mm_loadu_si128((const __m128i *)(const void *)d));
+}
+/* 8 bf16 of 32 results, at byte `from` of row (32), turned: rows of 64 bytes. */
+DJ__INLINE void turn8(char *dst, const char *const *row, size_t from) {
+  __m512i v[8], t[8];
+  for (int i = 0; i < 8; i++)
+    v[i] = four(row[i] + from, row[8 + i] + from, row[16 + i] + from, row[24 + i] + from);
+  for (int i = 0; i < 4; i++) { /* pairs of results, of the first four outputs and the last */
+    t[i] = _mm512_unpacklo_epi16(v[2 * i], v[2 * i + 1]);
+    t[4 + i] = _mm512_unpackhi_epi16(v[2 * i], v[2 * i + 1]);
+  }
+  for (int i = 0; i < 8; i += 2) { /* of four */
+    v[i] = _mm512_unpacklo_epi32(t[i], t[i + 1]);
+    v[i + 1] = _mm512_unpackhi_epi32(t[i], t[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4)
+    for (int k = 0; k < 2; k++, dst += 128) {
+      _mm512_store_si512(dst, _mm512_unpacklo_epi64(v[i + k], v[i + 2 + k]));
+      _mm512_store_si512(dst + 64, _mm512_unpackhi_epi64(v[i + k], v[i + 2 + k]));
+    }
+}
+/* 32 results of `outputs` (whole eights, 32 at most), as below; what is behind them stays. */
+static void turn_bf16(char *dst, int64_t half, const void *const *rows, int64_t outputs) {
+  static const char nothing[64] = {0};
+  const char *row[32];
+  for (int k = 0; k < 32; k++) row[k] = rows[k] ? rows[k] : nothing;
+  for (int64_t o = 0; o < outputs; o += 8)
+    turn8(dst + o / 16 * half + o % 16 * 64, row, (size_t)o * 2);
 }
 
 /* 32 results of 32 outputs, turned: two tiles a limb, `half` bytes apart. row: (32) their outputs.
@@ -226,94 +320,173 @@ DJ__INLINE void turn_dy(const dj__amx_kind f, char *dst, int64_t half, const voi
     }
 }
 
-/* dy of result rows y0 .. y1 of images n0 .. n1, turned: (o_blocks, 2, steps, limbs) tiles. */
-static void lay_dy(const plan *p, const laid *l, int64_t n0, int64_t n1, int64_t y0, int64_t y1) {
-  const int64_t half = p->steps * p->limbs * DJ__TILE_BYTES;
+/* Where row y of results of each strip from v on begins in dy, outputs from o on, or NULL. */
+static void list_rows(const plan *p, int64_t v, int64_t o, int64_t y, const char *row[]) {
+  for (int64_t k = 0; k < 2 * p->pairs; k++) {
+    strip s;
+    const bool here = strip_of(p, v + k, &s) && s.y + y < p->oh;
+    row[k] = here ? at(p->dy.data, p->dy.dtype, (s.n * p->oh + s.y + y) * p->ow * p->o + o) : NULL;
+  }
+}
+/* Where the results of step m of a row are, or NULL: padding. */
+static void list_results(const plan *p, const char *const row[], int64_t m, const void *dy[32]) {
+  const int64_t pixel = p->o * (int64_t)dj_dtype_size(p->dy.dtype);
+  int64_t x = 16 * m / p->pairs, q = 16 * m % p->pairs;
+  for (int k = 0; k < 32; k += 2) {
+    for (int i = 0; i < 2; i++)
+      dy[k + i] = x < p->ow && row[2 * q + i] ? row[2 * q + i] + x * pixel : NULL;
+    if (++q == p->pairs) q = 0, x++;
+  }
+}
+
+/* One step of a band: (o_blocks, 2, steps, limbs) tiles, `half` bytes from one run to the next. */
+static void lay_step(const plan *p, const laid *l, char *to, int64_t half, const void *dy[32]) {
   const size_t block = 32 * dj_dtype_size(p->dy.dtype);
-  for (int64_t s = 0; s < p->steps; s++) {
-    const void *row[32];
-    for (int64_t k = 0; k < 32; k++) row[k] = dy_of(p, n0, n1, y0, y1, 32 * s + k);
-    for (int64_t b = 0; b < p->o_blocks; b++) {
-      char *to = l->dy + 2 * b * half + s * p->limbs * DJ__TILE_BYTES;
-      const __mmask32 m = dj__amx_first(p->o - 32 * b);
-      DJ__AMX_WITH_KIND(p->dy.dtype, p->limbs, F, turn_dy(F, to, half, row, m, l->strange));
-      for (int64_t k = 0; k < 32; k++)
-        if (row[k]) row[k] = (const char *)row[k] + block;
+  for (int64_t o = 0; o < p->o_group; o += 32, to += 2 * half) {
+    const int64_t outputs = least(32, p->o_group - o);
+    const __mmask32 m = dj__amx_first(outputs);
+    if (p->dy.dtype == DJ_BF16 && outputs % 8 == 0)
+      turn_bf16(to, half, dy, outputs);
+    else
+      DJ__AMX_WITH_KIND(p->dy.dtype, p->limbs, F, turn_dy(F, to, half, dy, m, l->strange));
+    for (int k = 0; k < 32; k++)
+      if (dy[k]) dy[k] = (const char *)dy[k] + block;
+  }
+}
+
+/* dy of the strips from v on, outputs from o on, turned. */
+static void lay_dy(const plan *p, const laid *l, int64_t v, int64_t o) {
+  const int64_t step = p->limbs * DJ__TILE_BYTES;
+  char *to = l->dy;
+  for (int64_t y = 0; y < p->rows; y++) {
+    const char *row[2 * MOST_PAIRS];
+    list_rows(p, v, o, y, row);
+    for (int64_t m = 0; m < p->row_steps; m++, to += step) {
+      const void *dy[32];
+      list_results(p, row, m, dy);
+      lay_step(p, l, to, p->steps * step, dy);
     }
   }
 }
 
 /* ---- sums ---- */
+/* Where sums of a block are: its first, and bytes between rows. */
+typedef struct place {
+  char *c;
+  size_t stride;
+} place;
+
+/* What a block multiplies: dy turned (rows `half` bytes further: the second 16 outputs), pairs of
+ * two tiles of x, `second` bytes apart. */
+typedef struct factors {
+  const char *a, *b;
+  int64_t half;
+  size_t second, limb;
+  const int32_t *at; /* (steps) bytes, of b */
+  int64_t steps;
+} factors;
+
 /* c (32 outputs, 32 numbers) += dy turned x pairs. */
-DJ__INLINE void block(const dj__amx_form f, const char *a, int64_t a_half, const char *b,
-                      size_t stride, size_t limb, int64_t steps, float *c, bool fresh) {
-  dj__amx_load_sums(f, c, fresh);
-  for (int64_t k = 0; k < steps; k++, a += f.limbs * DJ__TILE_BYTES, b += 16 * stride)
-    dj__amx_step(f, a, a + a_half, 64, DJ__TILE_BYTES, b, 64, stride, limb);
-  dj__amx_keep_sums(f, c);
+DJ__INLINE void block(const dj__amx_form f, const factors *w, place to, bool fresh) {
+  dj__amx_load_sums(f, to.c, to.stride, fresh);
+  const char *a = w->a;
+  for (int64_t k = 0; k < w->steps; k++, a += f.limbs * DJ__TILE_BYTES)
+    dj__amx_step(f, a, a + w->half, 64, DJ__TILE_BYTES, w->b + w->at[k], w->second, 64, w->limb);
+  dj__amx_keep_sums(f, to.c, to.stride);
 }
 
-/* Block u of a row of taps: where it begins in a laid out row, where in dw, how many numbers it has
- * (0: none). */
+/* Which part of the work an item is. */
+typedef struct item {
+  int64_t c, o, first, last; /* first channel and output, bands */
+  float *sums;               /* NULL: dw itself */
+} item;
+
+/* Block u of a row of taps: where it is in a row of taps of dw, and how many numbers it has. */
 typedef struct span {
-  int64_t laid, in_dw, count;
+  int64_t in_dw, count;
 } span;
-static span span_of(const plan *p, int64_t g, int64_t u) {
-  if (p->c % 32) return (span){32 * u, 32 * u, least(32, p->kw * p->c - 32 * u)};
-  const int64_t blocks = p->u_blocks / p->kw, j = u / blocks, c = u % blocks * 32;
-  if (g * p->group + c >= p->c) return (span){0, 0, 0};
-  return (span){j * p->pixel + c, j * p->c + g * p->group + c, 32};
+static span span_of(const plan *p, int64_t c, int64_t u) {
+  if (p->groups == 1) return (span){32 * u, least(32, p->kw * p->c - 32 * u)};
+  const int64_t blocks = p->group / 32;
+  return (span){u / blocks * p->c + c + u % blocks * 32, 32};
 }
 
-static void add_band(const plan *p, const laid *l, int64_t g, float *sums, bool fresh) {
-  const size_t stride = (size_t)(2 * p->sx * p->pixel) * 4;
-  const int64_t half = p->steps * p->limbs * DJ__TILE_BYTES;
+/* Where tile t of row i of taps lies in a band, first step. */
+static int64_t tile_at(const plan *p, int64_t i, int64_t t) {
+  const int64_t line = (i % p->sy * p->lines + i / p->sy) * p->row;
+  if (p->window) return line + t * p->run;
+  const int64_t j = t / p->tiles;
+  return line + (j % p->sx * p->tiles + t % p->tiles) * p->run + j / p->sx * p->pairs * 64;
+}
+
+static place sums_of(const plan *p, const item *it, int64_t i, int64_t u, int64_t o) {
+  const int64_t taps = p->kh * p->kw * p->c;
+  if (!it->sums)
+    return (place){(char *)p->dw.data +
+                       ((it->o + 32 * o) * taps + i * p->kw * p->c + span_of(p, it->c, u).in_dw) *
+                           4,
+                   (size_t)taps * 4};
+  return (place){(char *)(it->sums + ((i * p->u_blocks + u) * p->o_blocks + o) * 1024), 128};
+}
+
+/* Steps k .. k + steps of a band. */
+static void add_piece(const plan *p, const laid *l, const item *it, int64_t k, int64_t steps,
+                      bool fresh) {
+  const int64_t last = (p->window ? 1 : p->kw) * p->tiles - 1;
+  factors f = {.half = p->steps * p->limbs * DJ__TILE_BYTES,
+               .limb = p->x_limb,
+               .at = l->at + k,
+               .steps = steps};
   for (int64_t i = 0; i < p->kh; i++)
     for (int64_t u = 0; u < p->u_blocks; u++) {
-      const span s = span_of(p, g, u);
-      const char *b =
-          (const char *)(l->x + (i % p->sy * p->images * p->lines + i / p->sy) * p->row + s.laid);
-      for (int64_t o = 0; o < p->o_blocks && s.count > 0; o++) {
-        float *c = sums + ((i * p->u_blocks + u) * p->o_blocks + o) * 1024;
-        const char *a = l->dy + 2 * o * half;
-        DJ__AMX_FORMS(p->limbs, p->o - 32 * o, s.count, block, a, half, b, stride, p->x_limb,
-                      p->steps, c, fresh);
+      const int64_t b = tile_at(p, i, 2 * u), count = span_of(p, it->c, u).count;
+      f.b = l->x + b;
+      f.second = (size_t)(tile_at(p, i, least(2 * u + 1, last)) - b);
+      for (int64_t o = 0; o < p->o_blocks; o++) {
+        f.a = l->dy + 2 * o * f.half + k * p->limbs * DJ__TILE_BYTES;
+        DJ__AMX_FORMS(p->limbs, p->o_group - 32 * o, count, block, &f, sums_of(p, it, i, u, o),
+                      fresh);
       }
     }
 }
 
-/* A group of channels, a part of the results. */
-static void one_item(const plan *p, int64_t item, float *sums, const laid *l) {
-  const int64_t g = item / p->parts, part = item % p->parts;
-  const int64_t first = part_from(p->all_bands, p->parts, part),
-                last = part_from(p->all_bands, p->parts, part + 1);
-  for (int64_t b = first; b < last; b++) {
-    const int64_t n0 = b / p->bands * p->images, n1 = least(n0 + p->images, p->n);
-    const int64_t y0 = b % p->bands * p->rows, y1 = least(y0 + p->rows, p->oh);
-    lay_x(p, l, n0, n1, y0, g);
-    lay_dy(p, l, n0, n1, y0, y1);
-    add_band(p, l, g, sums, b == first);
+static void one_item(const plan *p, const item *it, const laid *l) {
+  const int64_t most = p->limbs > 1 ? LIMBS_PIECE : PIECE, pieces = (p->steps + most - 1) / most;
+  for (int64_t b = it->first; b < it->last; b++) {
+    lay_x(p, l, b * 2 * p->pairs, it->c);
+    lay_dy(p, l, b * 2 * p->pairs, it->o);
+    for (int64_t q = 0; q < pieces; q++) {
+      const int64_t k = part_from(p->steps, pieces, q);
+      add_piece(p, l, it, k, part_from(p->steps, pieces, q + 1) - k, b == it->first && q == 0);
+    }
   }
 }
 
-/* Adds the parts, in order, into dw. */
-static void gather(const plan *p, const float *sums, int64_t unit) {
+static item item_of(const plan *p, float *sums, int64_t i) {
+  const int64_t part = i % p->parts, g = i / p->parts;
+  return (item){.c = g % p->groups * p->group,
+                .o = g / p->groups * p->o_group,
+                .first = part_from(p->bands, p->parts, part),
+                .last = part_from(p->bands, p->parts, part + 1),
+                .sums = p->direct ? NULL : sums + (size_t)i * p->sum_bytes / sizeof(float)};
+}
+
+/* Adds the parts, in order, into dw: one row of taps of 32 outputs of 32 numbers. */
+static void gather(const plan *p, float *sums, int64_t unit) {
   const size_t each = p->sum_bytes / sizeof(float);
   const int64_t o = unit % p->o_blocks, u = unit / p->o_blocks % p->u_blocks,
                 i = unit / p->o_blocks / p->u_blocks % p->kh;
-  const int64_t g = unit / p->o_blocks / p->u_blocks / p->kh;
-  const span s = span_of(p, g, u);
-  if (s.count <= 0) return;
-  const float *from =
-      sums + (size_t)(g * p->parts) * each + ((i * p->u_blocks + u) * p->o_blocks + o) * 1024;
+  const item it = item_of(p, sums, unit / p->o_blocks / p->u_blocks / p->kh * p->parts);
+  const span s = span_of(p, it.c, u);
+  const float *from = (const float *)(const void *)sums_of(p, &it, i, u, o).c;
   const __mmask32 all = dj__amx_first(s.count);
-  for (int64_t r = 0; r < 32 && 32 * o + r < p->o; r++) {
+  for (int64_t r = 0; r < 32 && 32 * o + r < p->o_group; r++) {
     __m512 lo = _mm512_load_ps(from + r * 32), hi = _mm512_load_ps(from + r * 32 + 16);
     for (int64_t k = 1; k < p->parts; k++) {
       lo = _mm512_add_ps(lo, _mm512_load_ps(from + (size_t)k * each + r * 32));
       hi = _mm512_add_ps(hi, _mm512_load_ps(from + (size_t)k * each + r * 32 + 16));
     }
-    const int64_t to = ((32 * o + r) * p->kh + i) * p->kw * p->c + s.in_dw;
+    const int64_t to = ((it.o + 32 * o + r) * p->kh + i) * p->kw * p->c + s.in_dw;
     __mmask32 m = all;
     if (p->dw.dtype == DJ_F32) {
       if (p->mend) m = dj__amx_nan((float *)p->dw.data + to, all);
@@ -326,25 +499,35 @@ static void gather(const plan *p, const float *sums, int64_t unit) {
   }
 }
 
+/* Where the steps of a band lie in x. */
+static void steps_of(const plan *p, int32_t *at) {
+  for (int64_t k = 0; k < p->steps; k++)
+    at[k] = (int32_t)(k / p->row_steps * p->row + k % p->row_steps * DJ__TILE_BYTES);
+}
+
 /* The whole call. True: there were numbers that are not finite. */
 static bool gradients(const dj__call *c, const plan *p) {
   float *sums = (float *)(((uintptr_t)c->workspace + 63) / 64 * 64);
   char *mine = (char *)sums + (size_t)p->items * p->sum_bytes;
-  const int threads = threads_for(c, p->units * p->ow * p->o * p->kh * p->kw * p->c / 64);
+  const size_t each = p->x_bytes + p->dy_bytes + table_bytes(p);
+  const int64_t units = p->direct ? 0 : p->groups * p->o_groups * p->kh * p->u_blocks * p->o_blocks;
+  const int threads = threads_for(c, p->n * p->oh * p->ow * p->o * p->kh * p->kw * p->c / 64);
   bool any = false;
 #pragma omp parallel num_threads(threads) reduction(|| : any)
   {
-    laid l = {.dy = mine + (size_t)omp_get_thread_num() * (p->x_bytes + p->dy_bytes),
-              .strange = &any};
-    l.x = (uint32_t *)(void *)(l.dy + p->dy_bytes);
+    laid l = {.dy = mine + (size_t)omp_get_thread_num() * each, .strange = &any};
+    l.x = l.dy + p->dy_bytes;
+    l.at = (int32_t *)(void *)(l.x + p->x_bytes);
+    steps_of(p, l.at);
     dj__amx_begin();
 #pragma omp for schedule(static)
-    for (int64_t item = 0; item < p->items; item++)
-      one_item(p, item, sums + (size_t)item * p->sum_bytes / sizeof(float), &l);
+    for (int64_t i = 0; i < p->items; i++) {
+      const item it = item_of(p, sums, i);
+      one_item(p, &it, &l);
+    }
     dj__amx_end();
 #pragma omp for schedule(static)
-    for (int64_t unit = 0; unit < p->groups * p->kh * p->u_blocks * p->o_blocks; unit++)
-      gather(p, sums, unit);
+    for (int64_t unit = 0; unit < units; unit++) gather(p, sums, unit);
   }
   return any;
 }
