@@ -1,11 +1,12 @@
 /*
- * Camera frames a second: a vehicle that drives along a street of a town, 30 vehicles, cyclists and
- * people in view of it, with two frames under way while the next one is put together, as a recorder
- * does it.
+ * Camera frames a second: vehicles that drive along a street of a town, a thread and a renderer
+ * each, as `dojo drive` has them; 30 vehicles, cyclists and people in view of each, with two frames
+ * under way while the next one is put together, as a recorder does it.
  */
 #include "cli/bench_cameras.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,14 +15,17 @@
 
 enum { IN_VIEW = 30 };
 
-typedef struct street {
-  dj__map *map;
-  dj__renderer *renderer;
+typedef struct street { // of one thread
+  const dj__map *map;
   dj__rig rig;
+  dj__renderer *renderer;
   dj__scene *scene, *next;
   int lane, frame, under_way;
   bool flow;
   dj__picture picture[DJ__RIG_CAMERAS];
+  dj__bench_world_result result;
+  dj_status status;
+  char message[140], name[64];
 } street;
 
 static int long_lane(const dj__map *m) {
@@ -97,36 +101,68 @@ static dj_status step(void *data) {
   return DJ_OK;
 }
 
-static dj_status measure(street *t, double seconds, dj__bench_world_result *r) {
+static dj_status prepare(street *t, uint32_t layers) {
+  t->scene = calloc(1, sizeof *t->scene);
+  t->next = calloc(1, sizeof *t->next);
+  if (!t->scene || !t->next) return dj_error(DJ_E_NOMEM, "no memory for a scene to be drawn");
+  DJ_TRY(dj__renderer_create(t->map, &(dj__render_options){.layers = layers}, &t->renderer));
+  (void)snprintf(t->name, sizeof t->name, "%s", dj__renderer_name(t->renderer));
+  t->flow = layers & DJ__LAYER_FLOW;
+  t->lane = long_lane(t->map);
   for (int k = 0; k < 80; k++) DJ_TRY(step(t)); // shaders compiled, all of the way seen once
-  return dj__bench_pieces(seconds, t->rig.n_camera, step, t, r);
+  return DJ_OK;
+}
+
+/* n streets at once. What they say is in each of them. */
+static void drive(street *streets, int n, uint32_t layers, double seconds) {
+#pragma omp parallel num_threads(n)
+  {
+    street *t = &streets[omp_get_thread_num()];
+    t->status = prepare(t, layers);
+#pragma omp barrier
+    if (!t->status) t->status = dj__bench_pieces(seconds, t->rig.n_camera, step, t, &t->result);
+    if (t->status) (void)snprintf(t->message, sizeof t->message, "%s", dj_error_message());
+    dj__renderer_destroy(t->renderer); // belongs to this thread
+    free(t->scene);
+    free(t->next);
+  }
+}
+
+/* Frames of all streets together. */
+static dj_status sum(const street *streets, int n, const char *what, dj__bench_world_result *r) {
+  for (int k = 0; k < n; k++) {
+    const street *t = &streets[k];
+    if (t->status == DJ_E_UNSUPPORTED) {
+      *r = (dj__bench_world_result){0};
+      (void)snprintf(r->detail, sizeof r->detail, "not measured: %s", t->message);
+      return DJ_OK;
+    }
+    if (t->status) return dj_error(t->status, "%s", t->message);
+    r->value += t->result.value;
+    r->fastest += t->result.fastest;
+  }
+  const dj_camera *c = &streets->rig.camera[0].camera;
+  (void)snprintf(r->detail, sizeof r->detail, "%d drive%s, %d x %d, %s, %d agents in view, %s", n,
+                 n == 1 ? "" : "s at once", c->width, c->height, what, IN_VIEW, streets->name);
+  return DJ_OK;
 }
 
 static dj_status row(const dj__bench_world_options *o, const char *rig, uint32_t layers,
                      const char *what, dj__bench_world_result *r) {
-  street t = {.scene = calloc(1, sizeof *t.scene), .next = calloc(1, sizeof *t.next)};
-  dj_status s =
-      t.scene && t.next ? DJ_OK : dj_error(DJ_E_NOMEM, "no memory for a scene to be drawn");
-  if (!s) s = dj__rig_find(rig, &t.rig);
+  const int n = o->threads ? o->threads : omp_get_num_procs();
+  street *streets = calloc((size_t)n, sizeof *streets);
+  if (!streets) return dj_error(DJ_E_NOMEM, "no memory for %d drives", n);
+  dj__map *map = NULL;
+  dj_status s = dj__rig_find(rig, &streets->rig);
   if (!s)
-    s = dj__map_generate(&(dj__town_config){.seed = 7, .style = DJ__TOWN_GRID, .hills = -1},
-                         &t.map);
-  if (!s) s = dj__renderer_create(t.map, &(dj__render_options){.layers = layers}, &t.renderer);
+    s = dj__map_generate(&(dj__town_config){.seed = 7, .style = DJ__TOWN_GRID, .hills = -1}, &map);
   if (!s) {
-    t.lane = long_lane(t.map);
-    t.flow = layers & DJ__LAYER_FLOW;
-    s = measure(&t, o->seconds, r);
-    const dj_camera *c = &t.rig.camera[0].camera;
-    (void)snprintf(r->detail, sizeof r->detail, "%d x %d, %s, %d agents in view, %.60s", c->width,
-                   c->height, what, IN_VIEW, dj__renderer_name(t.renderer));
-  } else if (s == DJ_E_UNSUPPORTED) {
-    (void)snprintf(r->detail, sizeof r->detail, "not measured: %.140s", dj_error_message());
-    s = DJ_OK;
+    for (int k = 0; k < n; k++) streets[k].map = map, streets[k].rig = streets->rig;
+    drive(streets, n, layers, o->seconds);
+    s = sum(streets, n, what, r);
   }
-  dj__renderer_destroy(t.renderer);
-  dj__map_destroy(t.map);
-  free(t.scene);
-  free(t.next);
+  dj__map_destroy(map);
+  free(streets);
   return s;
 }
 

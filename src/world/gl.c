@@ -1,11 +1,14 @@
 /*
- * EGL and OpenGL ES 3. Mesa's surfaceless platform is tried first (it needs no display server and
- * no device file), then the first EGL device (NVIDIA's driver), then the default display. The
+ * EGL and OpenGL ES 3. The first EGL device that works is taken (GPUs come before Mesa's software
+ * device), else Mesa's surfaceless platform (it needs no display server and no device file), else
+ * the default display. The
  * context has no surface where the driver allows it, else a pbuffer of one pixel: everything is
  * drawn into framebuffer objects.
  *
- * The display is opened once a process and never closed, since eglTerminate would take the
- * contexts of other renderers with it.
+ * A display is opened once a process and never closed, since eglTerminate would take the contexts
+ * of other renderers with it. Mesa's software driver draws one picture at a time on a display, so
+ * where it draws there are two, of two platforms, and renderers take them by turns: two threads
+ * draw half as much again.
  */
 #include "world/gl.h"
 
@@ -19,7 +22,11 @@
   "libgl1-mesa-dri` (Mesa draws on the processor where there is no GPU)"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static EGLDisplay process_display = EGL_NO_DISPLAY;
+static struct {
+  EGLDisplay display;
+  int contexts;
+} displays[2]; // of the process
+static int n_display;
 
 static bool initialize(EGLDisplay d) {
   EGLint major = 0, minor = 0;
@@ -40,29 +47,60 @@ static EGLDisplay device_display(PFNEGLGETPLATFORMDISPLAYEXTPROC platform) {
   return EGL_NO_DISPLAY;
 }
 
-static EGLDisplay find_display(void) {
-  const char *ext = eglQueryString(EGL_NO_DISPLAY, EGL_EXTENSIONS);
-  PFNEGLGETPLATFORMDISPLAYEXTPROC platform =
-      (PFNEGLGETPLATFORMDISPLAYEXTPROC)(void *)eglGetProcAddress("eglGetPlatformDisplayEXT");
-  EGLDisplay d = EGL_NO_DISPLAY;
-  if (platform && ext && strstr(ext, "EGL_EXT_platform_device")) {
-    d = device_display(platform); // lists GPUs before Mesa's software device
-    if (d != EGL_NO_DISPLAY) return d;
-  }
-  if (platform && ext && strstr(ext, "EGL_MESA_platform_surfaceless")) {
-    d = platform(EGL_PLATFORM_SURFACELESS_MESA, (void *)EGL_DEFAULT_DISPLAY, NULL);
-    if (initialize(d)) return d;
-  }
-  d = eglGetDisplay(EGL_DEFAULT_DISPLAY);
+static EGLDisplay surfaceless_display(PFNEGLGETPLATFORMDISPLAYEXTPROC platform) {
+  EGLDisplay d = platform(EGL_PLATFORM_SURFACELESS_MESA, (void *)EGL_DEFAULT_DISPLAY, NULL);
   return initialize(d) ? d : EGL_NO_DISPLAY;
 }
 
-static EGLDisplay open_display(void) {
+/* Whether Mesa says that d draws on the processor. */
+static bool is_software(EGLDisplay d) {
+  PFNEGLQUERYDISPLAYATTRIBEXTPROC attribute =
+      (PFNEGLQUERYDISPLAYATTRIBEXTPROC)(void *)eglGetProcAddress("eglQueryDisplayAttribEXT");
+  PFNEGLQUERYDEVICESTRINGEXTPROC text =
+      (PFNEGLQUERYDEVICESTRINGEXTPROC)(void *)eglGetProcAddress("eglQueryDeviceStringEXT");
+  EGLAttrib device = 0;
+  if (!attribute || !text || !attribute(d, EGL_DEVICE_EXT, &device)) return false;
+  const char *ext = text((EGLDeviceEXT)device, EGL_EXTENSIONS); // NOLINT(performance-no-int-to-ptr)
+  return ext && strstr(ext, "EGL_MESA_device_software");
+}
+
+static void add_display(EGLDisplay d) {
+  if (d != EGL_NO_DISPLAY) displays[n_display++].display = d;
+}
+
+static void find_displays(void) {
+  const char *ext = eglQueryString(EGL_NO_DISPLAY, EGL_EXTENSIONS);
+  PFNEGLGETPLATFORMDISPLAYEXTPROC platform =
+      (PFNEGLGETPLATFORMDISPLAYEXTPROC)(void *)eglGetProcAddress("eglGetPlatformDisplayEXT");
+  const bool surfaceless = platform && ext && strstr(ext, "EGL_MESA_platform_surfaceless");
+  if (platform && ext && strstr(ext, "EGL_EXT_platform_device"))
+    add_display(device_display(platform)); // lists GPUs before Mesa's software device
+  if (surfaceless && (!n_display || is_software(displays[0].display))) {
+    EGLDisplay d = surfaceless_display(platform);
+    if (!n_display || is_software(d)) add_display(d);
+  }
+  if (!n_display) {
+    EGLDisplay d = eglGetDisplay(EGL_DEFAULT_DISPLAY);
+    if (initialize(d)) add_display(d);
+  }
+}
+
+/* The display with the fewest contexts, for one more. */
+static EGLDisplay take_display(void) {
   (void)pthread_mutex_lock(&lock);
-  if (process_display == EGL_NO_DISPLAY) process_display = find_display();
-  EGLDisplay d = process_display;
+  if (!n_display) find_displays();
+  const int k = n_display > 1 && displays[1].contexts < displays[0].contexts;
+  EGLDisplay d = n_display ? displays[k].display : EGL_NO_DISPLAY;
+  if (n_display) displays[k].contexts++;
   (void)pthread_mutex_unlock(&lock);
   return d;
+}
+
+static void leave_display(EGLDisplay d) {
+  (void)pthread_mutex_lock(&lock);
+  for (int k = 0; k < n_display; k++)
+    if (displays[k].display == d) displays[k].contexts--;
+  (void)pthread_mutex_unlock(&lock);
 }
 
 static dj_status make_context(dj__gl *g) {
@@ -92,7 +130,7 @@ static dj_status make_context(dj__gl *g) {
 }
 
 dj_status dj__gl_open(dj__gl *g) {
-  *g = (dj__gl){.display = open_display(), .context = EGL_NO_CONTEXT, .surface = EGL_NO_SURFACE};
+  *g = (dj__gl){.display = take_display(), .context = EGL_NO_CONTEXT, .surface = EGL_NO_SURFACE};
   if (g->display == EGL_NO_DISPLAY)
     return dj_error(DJ_E_UNSUPPORTED, "cameras: EGL finds nothing to draw with; " INSTALL);
   dj_status s = make_context(g);
@@ -114,6 +152,7 @@ void dj__gl_close(dj__gl *g) {
     (void)eglDestroyContext(g->display, g->context);
   }
   if (g->surface != EGL_NO_SURFACE) (void)eglDestroySurface(g->display, g->surface);
+  if (g->display != EGL_NO_DISPLAY) leave_display(g->display);
   *g = (dj__gl){.context = EGL_NO_CONTEXT, .surface = EGL_NO_SURFACE};
 }
 
