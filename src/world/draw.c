@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "world/attitude.h"
 #include "world/render_internal.h"
 #include "world/shaders.h"
 
@@ -551,19 +552,10 @@ static dj__class class_of(dj__kind k) {
 /* Rows of the affine map from a model to positions relative to `camera`. */
 static void actor_rows(const dj__actor *a, const dj__model *m, const double camera[3],
                        float out[12]) {
-  double cy = cos(a->yaw), sy = sin(a->yaw), cp = cos(a->pitch), sp = sin(a->pitch),
-         cr = cos(a->roll), sr = sin(a->roll);
   double k[3] = {a->length > 0 ? a->length / m->length : 1, a->width > 0 ? a->width / m->width : 1,
                  a->height > 0 ? a->height / m->height : 1};
-  double R[9] = {cy * cp,
-                 cy * sp * sr - sy * cr,
-                 cy * sp * cr + sy * sr,
-                 sy * cp,
-                 sy * sp * sr + cy * cr,
-                 sy * sp * cr - cy * sr,
-                 -sp,
-                 cp * sr,
-                 cp * cr};
+  double R[9];
+  dj__attitude(a->yaw, a->pitch, a->roll, R);
   double t[3] = {a->x - camera[0], a->y - camera[1], a->z - camera[2]};
   for (int i = 0; i < 3; i++) {
     for (int j = 0; j < 3; j++) out[4 * i + j] = (float)(R[3 * i + j] * k[j]);

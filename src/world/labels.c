@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "world/attitude.h"
 #include "world/labels_lines.h"
 
 enum { CELLS = DJ__GRID_X * DJ__GRID_Y, PATH_STEP = 4 /* world steps: 0.2 s */ };
@@ -35,12 +36,8 @@ struct dj__truth {
 // ---- frames ------------------------------------------------------------------------------------
 
 void dj__frame_of(const dj__moment *m, dj__frame *f) {
-  // Rz(yaw) Ry(pitch) Rx(roll)
-  double cy = cos(m->yaw), sy = sin(m->yaw), cp = cos(m->pitch), sp = sin(m->pitch),
-         cr = cos(m->roll), sr = sin(m->roll);
-  *f = (dj__frame){.o = {m->x, m->y, m->z},
-                   .R = {cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr, sy * cp,
-                         sy * sp * sr + cy * cr, sy * sp * cr - cy * sr, -sp, cp * sr, cp * cr}};
+  *f = (dj__frame){.o = {m->x, m->y, m->z}};
+  dj__attitude(m->yaw, m->pitch, m->roll, f->R);
 }
 
 void dj__frame_to_vehicle(const dj__frame *f, const double p[3], float out[3]) {

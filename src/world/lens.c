@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "world/attitude.h"
 #include "world/render_internal.h"
 
 #define MAX_HALF_ANGLE (75 * M_PI / 180)
@@ -28,25 +29,9 @@ static void rotate(const double q[4], const double v[3], double out[3]) {
   out[2] = v[2] + q[3] * t[2] + q[0] * t[1] - q[1] * t[0];
 }
 
-/* Vehicle to world: yaw, then pitch (nose down positive), then roll, as ISO 8855 has it. */
-static void vehicle_axes(const dj__scene *s, double A[9]) {
-  double cy = cos(s->yaw), sy = sin(s->yaw), cp = cos(s->pitch), sp = sin(s->pitch),
-         cr = cos(s->roll), sr = sin(s->roll);
-  double m[9] = {cy * cp,
-                 cy * sp * sr - sy * cr,
-                 cy * sp * cr + sy * sr,
-                 sy * cp,
-                 sy * sp * sr + cy * cr,
-                 sy * sp * cr - cy * sr,
-                 -sp,
-                 cp * sr,
-                 cp * cr};
-  memcpy(A, m, sizeof m);
-}
-
 void dj__camera_pose(const dj__scene *s, const dj_camera *c, dj__pose3 *p) {
   double A[9], origin[3] = {s->x, s->y, s->z};
-  vehicle_axes(s, A);
+  dj__attitude(s->yaw, s->pitch, s->roll, A);
   for (int i = 0; i < 3; i++)
     p->p[i] = origin[i] + A[3 * i] * c->position[0] + A[3 * i + 1] * c->position[1] +
               A[3 * i + 2] * c->position[2];
