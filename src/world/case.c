@@ -10,26 +10,12 @@
 #include "dojo/log.h"
 #include "world/drive.h"
 
-enum { TRIES = 64, STREAM = 0xca5e };
+enum { TRIES = 256, STREAM = 0xca5e };
 
 dj_status dj__case_map(const dj__case *c, dj__map **m) {
   *m = NULL;
   dj_status s = c->xodr[0] ? dj__map_read_xodr(c->xodr, m) : dj__map_generate(&c->town, m);
   return s ? dj_error_context(s, "case %s", c->name) : DJ_OK;
-}
-
-/* A route that meets lights after at least 60 m, so that they can turn red in time. */
-static bool meets_lights(const dj__map *m, const dj__route *r) {
-  double s = -r->start;
-  for (int i = 0; i < r->n; i++) {
-    const dj__lane *l = &m->lane[r->lane[i]];
-    if (l->stop >= 0 && m->stop[l->stop].control == DJ__CONTROL_LIGHTS &&
-        s + m->stop[l->stop].s > 60)
-      return true;
-    bool aside = i + 1 < r->n && (r->lane[i + 1] == l->left || r->lane[i + 1] == l->right);
-    if (!aside) s += m->point[l->point0 + l->n_point - 1].s;
-  }
-  return false;
 }
 
 static int staged_event(dj__case_kind k) {
@@ -49,34 +35,28 @@ static int staged_event(dj__case_kind k) {
   }
 }
 
-/* A route that has what the case's event or light needs, if one can be found; any other one
- * otherwise: the case is a plain route then. */
+/* A route that has what the case's event needs, if one can be found; any other one otherwise: the
+ * case is a plain route then, which is said. */
 static dj_status find_route(const dj__case *c, const dj__map *m, dj__route *r) {
-  dj__route any = {0};
-  int event = staged_event(c->kind);
-  bool lights = c->kind == DJ__CASE_RED_LIGHT;
-  for (uint64_t i = 0; i < TRIES; i++) {
-    dj_status s = dj__map_random_route(m, c->seed + i, c->length, r);
-    if (s && s != DJ_E_NOT_FOUND) {
-      free(any.lane);
-      return s;
-    }
-    bool fits = !s && (lights ? meets_lights(m, r) : event < 0 || dj__event_fits(m, r, event));
-    if (fits) {
-      free(any.lane);
-      return DJ_OK;
-    }
-    if (!s && !any.lane)
-      any = *r;
-    else if (!s)
+  const int event = staged_event(c->kind);
+  int best = -1;
+  for (uint64_t i = 0; i < TRIES && best < 2; i++) {
+    dj__route next = {0};
+    dj_status s = dj__map_random_route(m, c->seed + i, c->length, &next);
+    int fits = s || event < 0 ? 2 : dj__event_fits(m, &next, event);
+    if (!s && fits > best) {
       free(r->lane);
-    *r = (dj__route){0};
+      *r = next;
+      best = fits;
+    } else {
+      free(next.lane);
+    }
+    if (s && s != DJ_E_NOT_FOUND) return s;
   }
-  if (!any.lane) return dj_error(DJ_E_NOT_FOUND, "no route of %g m in %d tries", c->length, TRIES);
-  if (lights)
-    dj_message(DJ_LOG_WARN, "case %s: no route of %g m meets traffic lights there: driven without",
-               c->name, c->length);
-  *r = any;
+  if (best < 0) return dj_error(DJ_E_NOT_FOUND, "no route of %g m in %d tries", c->length, TRIES);
+  if (best == 0)
+    dj_message(DJ_LOG_WARN, "case %s: no route of %g m there has a place for '%s': driven without",
+               c->name, c->length, dj__case_name(c->kind));
   return DJ_OK;
 }
 

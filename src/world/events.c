@@ -10,7 +10,6 @@
 #include <math.h>
 
 #define REACTION 1.0  /* s */
-#define STAGE_S  45.0 /* s that a staged event has to begin before others may */
 #define STANDS_S 32.0 /* s for which a lane stays blocked */
 #define APART_S  90.0 /* s from the end of one that stands in the way to the next one */
 #define WAIT     11.0 /* s from an event until one is due, and */
@@ -96,49 +95,106 @@ bool dj__is_free_rider(const dj__world *w, int i) {
 }
 
 /* ---- casting ---- */
-/* m of plain road ahead of i on its path. */
-static double plain_ahead(const dj__world *w, int i) {
+double dj__plain_ahead(const dj__world *w, int lane, double s, bool through) {
+  const dj__map *m = w->map;
+  double left = -s;
+  for (int k = 0; k < 8; k++) {
+    const dj__lane *l = &m->lane[lane];
+    bool ends = l->n_conflict || l->type != DJ__LANE_DRIVING;
+    if (ends || (l->junction >= 0 && (!through || w->traffic->net->bend[lane] > 0.02f))) break;
+    left += l->length;
+    if (l->n_succ != 1) break;
+    lane = dj__succ(m, lane, 0);
+  }
+  return left;
+}
+
+/* m for which i still has a lane on that side. */
+static double beside_ahead(const dj__world *w, int i, bool left_side) {
   const dj__mind *m = &w->traffic->mind[i];
   double left = -(double)w->agents.s[i];
-  for (int k = 0; k < m->n_path && left < 150; k++) {
+  for (int k = 0; k < m->n_path && left < 100; k++) {
     const dj__lane *l = &w->map->lane[m->path[k]];
-    if (l->junction >= 0 || l->n_conflict || (l->left < 0 && l->right < 0)) break;
+    if (l->n_conflict || (left_side ? l->left : l->right) < 0) break;
     left += l->length;
   }
   return left;
 }
 
-/* Someone beside the ego, or a little ahead on the lane beside, changes in front of it. */
-static bool cast_beside(dj__world *w) {
+/* m that a driver at speed v keeps to whoever is ahead of him, if he is in a hurry. */
+static double close_up(double v) {
+  return fmax(5, 0.75 * v);
+}
+
+double dj__cut_in_gap(double v, double speed) {
+  double slower = fmax(v - speed, 0);
+  return fmax(3, 0.35 * v) + slower * REACTION + slower * slower / (2 * 4);
+}
+
+/* May i, whose rear is `gap` m ahead of the ego's front on a lane beside, come over at once? */
+static bool may_cut_in(const dj__world *w, int i, double gap, bool to_left, double room) {
   const dj__agents *a = &w->agents;
-  int lane = a->lane[0];
-  if (lane < 0 || w->map->lane[lane].n_conflict) return false;
-  const dj__lane *l = &w->map->lane[lane];
-  double v = w->ego.vx, half = 0.5 * (double)a->length[0];
-  int lead;
-  double room = dj__ego_leader(w, &lead);
-  if (v < 3) return false;
-  for (int side = 0; side < 2; side++) {
-    int other = side ? l->left : l->right;
-    if (other < 0 || w->map->lane[other].n_conflict) continue;
-    for (int e = w->traffic->lane_head[other]; e >= 0; e = w->traffic->entry[e].next) {
-      const dj__entry *x = &w->traffic->entry[e];
-      if (!dj__is_free_rider(w, x->agent) || a->lane[x->agent] != other) continue;
+  double v = w->ego.vx, speed = (double)a->speed[i], least = dj__cut_in_gap(v, speed);
+  if (!dj__is_free_rider(w, i) || v - speed > 9 || speed < 2) return false;
+  if (gap < least || gap > least + 18 + 0.5 * v) return false;
+  if (room < gap + (double)a->length[i] + close_up(v)) return false;
+  return beside_ahead(w, i, to_left) > 4 + 1.5 * speed &&
+         dj__plain_ahead(w, a->lane[i], (double)a->s[i], true) > 12 + 3.5 * speed;
+}
+
+/* Calls f of everyone on the lanes beside the ego's way, until it returns true: agent, m from the
+ * ego's front to its rear, whether the ego's lane is on its left. */
+typedef bool (*beside_fn)(dj__world *w, int i, double gap, bool to_left, void *user);
+static bool each_beside(dj__world *w, beside_fn f, void *user) {
+  const dj__agents *a = &w->agents;
+  const dj__mind *m = &w->traffic->mind[0];
+  double base = -(double)a->s[0], half = 0.5 * (double)a->length[0];
+  if (a->lane[0] < 0) return false;
+  for (int k = 0; k < m->n_path && base < 70; k++) {
+    const dj__lane *l = &w->map->lane[m->path[k]];
+    if (l->n_conflict) return false;
+    for (int side = 0; side < 2; side++) {
+      int other = side ? l->left : l->right;
+      if (other < 0 || w->map->lane[other].n_conflict) continue;
       double share = l->length / w->map->lane[other].length;
-      double gap = (double)x->rear * share - (double)a->s[0] - half;
-      double slower = fmax(v - (double)x->speed, 0);
-      double least = fmax(3, 0.35 * v) + slower * REACTION + slower * slower / (2 * 4);
-      double left = plain_ahead(w, x->agent);
-      if (gap < least || gap > least + 18 + 0.5 * v || slower > 6) continue;
-      if (left < 12 + 3.5 * (double)x->speed || x->speed < 2) continue;
-      if (room < gap + (double)a->length[x->agent] + 8) continue;
-      (void)dj__event_begin(w, DJ__EVENT_CUT_IN, x->agent, DJ__ROLE_CUT_IN);
-      w->traffic->mind[x->agent].want = side ? -1 : 1;
-      w->traffic->mind[x->agent].want_time = 0;
-      return true;
+      for (int e = w->traffic->lane_head[other]; e >= 0; e = w->traffic->entry[e].next) {
+        const dj__entry *x = &w->traffic->entry[e];
+        if (a->lane[x->agent] != other) continue;
+        double gap = base + (double)x->s * share - 0.5 * (double)a->length[x->agent] - half;
+        if (f(w, x->agent, gap, !side, user)) return true;
+      }
     }
+    base += l->length;
   }
   return false;
+}
+
+static bool cut_in(dj__world *w, int i, double gap, bool to_left, void *user) {
+  if (!may_cut_in(w, i, gap, to_left, *(const double *)user)) return false;
+  (void)dj__event_begin(w, DJ__EVENT_CUT_IN, i, DJ__ROLE_CUT_IN);
+  w->traffic->mind[i].want = to_left ? 1 : -1;
+  w->traffic->mind[i].want_time = 0;
+  return true;
+}
+
+/* Someone beside the ego, or a little ahead on the lane beside, changes in front of it. */
+static bool cast_beside(dj__world *w) {
+  int lead;
+  double room = dj__ego_leader(w, &lead);
+  return w->ego.vx >= 3 && each_beside(w, cut_in, &room);
+}
+
+static bool choose_actor(dj__world *w, int i, double gap, bool to_left, void *user) {
+  (void)to_left;
+  (void)user;
+  double plain = dj__plain_ahead(w, w->agents.lane[i], (double)w->agents.s[i], true);
+  if (!dj__is_free_rider(w, i) || gap < -15 || gap > 60 || plain < 12 + 8 * w->ego.vx) return false;
+  w->cast.actor = i;
+  return true;
+}
+
+bool dj__cut_in_actor(dj__world *w) {
+  return w->ego.vx >= 3 && each_beside(w, choose_actor, NULL);
 }
 
 /* Nobody is where the parked car i would drive to, or stands in its way there. */
@@ -212,7 +268,8 @@ static bool cast_pull_out(dj__world *w) {
     if (m->event >= 0 || m->role != DJ__ROLE_NONE) continue;
     if (!parked_beside(w, i, &along, &lane, &s, &lateral)) continue;
     double gap = along - 0.5 * (double)(a->length[0] + a->length[i]);
-    if (gap < least || gap > least + 22 || room < gap + (double)a->length[i] + 10) continue;
+    if (gap < least || gap > least + 22) continue;
+    if (room < gap + (double)a->length[i] + close_up(v)) continue;
     if (!may_pull_out(w, i, lane, s)) continue;
     leave_place(w, i, lane, s, lateral);
     (void)dj__event_begin(w, DJ__EVENT_CUT_IN, i, DJ__ROLE_CUT_IN);
@@ -298,7 +355,8 @@ static bool cast_jaywalker(dj__world *w) {
 bool dj__is_unseen(const dj__world *w, int lane, double s) {
   double x, y;
   dj__lane_xy(w->map, lane, s, 0, &x, &y);
-  return w->traffic->toy || hypot(x - w->agents.x[0], y - w->agents.y[0]) > DJ__UNSEEN - 4;
+  return w->traffic->toy || w->step == 0 ||
+         hypot(x - w->agents.x[0], y - w->agents.y[0]) > DJ__UNSEEN - 4;
 }
 
 /* A place that the ego cannot see yet, on a plain stretch of its way, wide enough to get by. */
@@ -422,7 +480,7 @@ static bool swings_out(const dj__world *w, int i, int lane, double room) {
   double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
   if (gap < 5 * closing || gap > 8.5 * closing || room < gap - 10) return false;
   if (m->leader >= 0 && (double)m->leader_gap < 25) return false;
-  return w->map->lane[lane].length - (double)a->s[i] > 12 + 5.5 * v;
+  return dj__plain_ahead(w, lane, (double)a->s[i], false) > 12 + 5.5 * v;
 }
 
 static bool cast_oncoming(dj__world *w) {
@@ -491,7 +549,7 @@ static void steer_oncoming(dj__world *w, int n) {
   double closing = w->ego.vx + (double)a->speed[i];
   double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
   bool back = gap < 3.8 * closing || m->role_time > 4 || l->opposite < 0 ||
-              l->length - (double)a->s[i] < 8 + 3 * (double)a->speed[i];
+              dj__plain_ahead(w, a->lane[i], (double)a->s[i], false) < 8 + 3 * (double)a->speed[i];
   float apart = dj__width_at(w->map, a->lane[i], (double)a->s[i]);
   m->t_goal = back ? m->t_rest : 0.85f * apart;
   if (back && fabsf(a->t[i]) < 0.4f) end_event(w, n);
@@ -629,7 +687,7 @@ static void due(dj__world *w) {
   if (w->config.unruly <= 0 || w->step < w->cast.next || w->n_event >= DJ__MAX_EVENTS) return;
   if (w->step % 4) return; /* five attempts a second are enough */
   if (w->config.staged.kind >= 0 && !w->cast.staged &&
-      (double)w->step * DJ__WORLD_DT < w->config.staged.after + STAGE_S)
+      (double)w->step * DJ__WORLD_DT < w->config.staged.after + DJ__STAGE_S)
     return; /* the stage is kept free */
   int kinds[DJ__N_EVENTS], n = in_order(w, kinds);
   double waited = (double)(w->step - w->cast.next) * DJ__WORLD_DT;
@@ -657,9 +715,10 @@ void dj__events_step(dj__world *w) {
 }
 
 uint64_t dj__events_digest(const dj__world *w, uint64_t h) {
-  double row[] = {(double)w->cast.next,  (double)w->cast.staged, (double)w->cast.drawn,
-                  (double)w->cast.light, (double)w->cast.actors, (double)w->cast.next_actor,
-                  (double)w->cast.actor, (double)w->cast.held,   (double)w->n_event};
+  double row[] = {(double)w->cast.next,       (double)w->cast.staged, (double)w->cast.drawn,
+                  (double)w->cast.light,      (double)w->cast.actors, (double)w->cast.next_actor,
+                  (double)w->cast.actor,      (double)w->cast.held,   (double)w->n_event,
+                  (double)w->cast.actor_until};
   return dj__hash64(row, sizeof row, h);
 }
 

@@ -7,14 +7,16 @@
 
 /* Before anyone moves. */
 void dj__events_prepare(dj__world *w);
-/* When everyone has been put: the way of some staged events is cleared. */
+/* The way of some staged events is kept clear of those who have not been seen yet: all of them
+ * when they have just been put. */
 void dj__events_clear(dj__world *w);
 /* Ends, goes on with and begins events; lists of the step are made already. */
 void dj__events_step(dj__world *w);
 uint64_t dj__events_digest(const dj__world *w, uint64_t h);
 
 /* ---- between the two files ---- */
-#define DJ__UNSEEN 85.0 /* m ahead where things may be put */
+#define DJ__UNSEEN  85.0 /* m ahead where things may be put */
+#define DJ__STAGE_S 45.0 /* s that a staged event has to begin before others may */
 enum { DJ__MAX_EVENTS = 4096 };
 
 float dj__event_draw(dj__world *w); /* [0, 1) */
@@ -38,6 +40,13 @@ double dj__ego_leader(const dj__world *w, int *who);
 /* The next light of the ego's way that is further than `least` m: its stop line and m from the
  * ego's front to it; -1: none. */
 int dj__next_light(const dj__world *w, double least, double *dist);
+/* m of road ahead of s without a crossing or a choice of ways; `through`: straight through
+ * junctions where nobody else goes. */
+double dj__plain_ahead(const dj__world *w, int lane, double s, bool through);
+/* Least m between the ego at speed v and who comes into its lane at `speed`. */
+double dj__cut_in_gap(double v, double speed);
+/* Someone on a lane beside is chosen to cut in (cast.actor) when he can. */
+bool dj__cut_in_actor(dj__world *w);
 bool dj__is_free_rider(const dj__world *w, int i);
 bool dj__is_unseen(const dj__world *w, int lane, double s);
 /* A car in a spare slot, if there is room; or -1. */

@@ -9,52 +9,73 @@
 
 #define HELD_S 60.0 /* s at most that lights are held */
 
+enum { ACTOR_STEPS = 800, AGAIN = 160 }; /* that one may try to cut in; until the next one comes */
+
 static void enter_now(dj__world *w, int i) {
   w->traffic->mind[i].still = 0;
   dj__traffic_hash(w->traffic);
 }
 
 /* ---- cut-in ---- */
-/* Someone on the lane beside, `ahead` m from the ego, at the ego's speed less `slower`. */
-static bool put_beside(dj__world *w, double ahead, double slower) {
+static bool on_route(const dj__world *w, int lane) {
+  for (int k = 0; k < w->route.n; k++)
+    if (w->route.lane[k] == lane) return true;
+  return false;
+}
+
+/* Someone on the lane beside, `ahead` m from the ego, at the ego's speed less `slower`, with
+ * `after` m of road on which he may cut in. */
+static bool put_beside(dj__world *w, double ahead, double slower, double after) {
   int lane;
   double s, v = w->ego.vx;
   if (!dj__way_ahead(w, ahead, &lane, &s)) return false;
   const dj__lane *l = &w->map->lane[lane];
   for (int side = 0; side < 2; side++) {
     int other = side ? l->right : l->left;
-    if (other < 0 || w->map->lane[other].type != DJ__LANE_DRIVING) continue;
+    if (other < 0 || w->map->lane[other].type != DJ__LANE_DRIVING || on_route(w, other)) continue;
     double so = s / l->length * w->map->lane[other].length;
-    if (!dj__way_plain(w, other, so, 4, 45)) continue;
-    if (w->step > 0 && !dj__is_unseen(w, other, so)) continue;
+    if (dj__plain_ahead(w, other, so, true) < after || !dj__is_unseen(w, other, so)) continue;
     int i = dj__event_vehicle(w, other, so, 0, fmax(v - slower, 0.6 * v));
     if (i < 0) continue;
     w->cast.actor = i;
+    w->traffic->mind[i].calm = 1;
     enter_now(w, i);
     return true;
   }
   return false;
 }
 
+static bool on_ego_way(const dj__world *w, int i) {
+  const dj__mind *m = &w->traffic->mind[0];
+  for (int k = 0; k < m->n_path; k++)
+    if (m->path[k] == w->agents.lane[i]) return true;
+  return false;
+}
+
 /* Keeps a little ahead of the ego until there is a chance. */
 static void accompany(dj__world *w) {
-  int i = w->cast.actor;
+  int i = w->cast.actor, lead;
   if (i < 0) return;
   const dj__agents *a = &w->agents;
   dj__mind *m = &w->traffic->mind[i];
   double dx = a->x[i] - a->x[0], dy = a->y[i] - a->y[0], v = w->ego.vx;
   double gap =
       dx * cos(w->ego.yaw) + dy * sin(w->ego.yaw) - 0.5 * (double)(a->length[0] + a->length[i]);
-  if (!dj__is_free_rider(w, i) || w->cast.staged || gap < -20) { /* done, or left behind */
+  bool over = w->step > w->cast.actor_until || gap < -20 || gap > 130 || on_ego_way(w, i);
+  if (!dj__is_free_rider(w, i) || over) { /* done, or not where it was */
     w->cast.actor = -1;
-    m->v_factor = fmaxf(m->v_factor, 0.85f);
+    m->v_factor = dj__clampf(m->v_factor, 0.85f, 1.15f);
     return;
   }
-  double least = fmax(3, 0.35 * v), want = v + 0.25 * (least + 8 - gap);
+  double least = dj__cut_in_gap(v, (double)a->speed[i]), room = dj__ego_leader(w, &lead);
+  double best = fmax(least + 2, fmin(least + 8, room - 10 - 0.75 * v));
+  double want = v + 0.25 * (best - gap);
   want = fmin(fmax(want, v - fmin(5, 0.45 * v)), v + 4);
-  m->calm = 1; /* stays in its lane */
+  want += 1.5 * fmax(want - (double)a->speed[i], 0); /* the model nears what it wants slowly */
+  m->calm = 1;                                       /* stays in its lane */
+  m->accel = fmaxf(m->accel, 1.8f);
   double limit = w->map->lane[a->lane[i]].speed_limit;
-  m->v_factor = dj__clampf((float)(fmax(want, 2) / limit), 0.2f, 1.25f);
+  m->v_factor = dj__clampf((float)(fmax(want, 2) / limit), 0.2f, 1.3f);
 }
 
 /* Where a car could stand at the right edge of a lane, on its parking lane where there is one. */
@@ -80,11 +101,12 @@ static bool edge_free(const dj__world *w, int lane, double s, double lateral, do
   return true;
 }
 
-/* A car at the edge of the ego's road that pulls out when the ego comes. */
-static bool put_at_edge(dj__world *w) {
+/* A car at the edge of the ego's road, `first` m ahead or more, that pulls out when the ego comes.
+ */
+static bool put_at_edge(dj__world *w, double first) {
   int lane;
-  double s, v = w->ego.vx, first = fmax(DJ__UNSEEN, dj__ego_stopping(w, v) + 20);
-  for (int k = 0; k < 8 && dj__way_ahead(w, first + 6 * k, &lane, &s); k++) {
+  double s;
+  for (int k = 0; k < 20 && dj__way_ahead(w, first + 6 * k, &lane, &s); k++) {
     const dj__lane *l = &w->map->lane[lane];
     if (!dj__way_plain(w, lane, s, 9, 31) || l->zone >= DJ__ZONE_MOTORWAY) continue;
     if (l->right >= 0 && w->map->lane[l->right].type == DJ__LANE_DRIVING) continue;
@@ -100,8 +122,11 @@ static bool put_at_edge(dj__world *w) {
 }
 
 static bool bring_cut_in(dj__world *w) {
+  double v = w->ego.vx, ahead = DJ__UNSEEN + 1 + 25 * (double)dj__event_draw(w);
   if (w->cast.actor >= 0) return false;
-  return put_beside(w, DJ__UNSEEN + 1 + 25 * (double)dj__event_draw(w), 5) || put_at_edge(w);
+  w->cast.actor_until = w->step + ACTOR_STEPS;
+  return dj__cut_in_actor(w) || put_beside(w, ahead, 5, 60 + 8 * v) ||
+         put_at_edge(w, fmax(DJ__UNSEEN, dj__ego_stopping(w, v) + 20));
 }
 
 /* ---- ahead ---- */
@@ -143,7 +168,8 @@ static bool bring_oncoming(dj__world *w) {
     const dj__lane *o = &w->map->lane[l->opposite];
     double so = o->length * (1 - s / l->length);
     double fast = fmin(fmax(gap / 6 - v, 5.2), 0.95 * o->speed_limit), closing = v + fast;
-    if (o->left >= 0 || !dj__way_plain(w, l->opposite, so, 2, 12 + 5.5 * fast)) continue;
+    if (o->left >= 0 || so < 2 || dj__plain_ahead(w, l->opposite, so, false) < 12 + 5.5 * fast)
+      continue;
     if (gap < 5 * closing || gap > 8.5 * closing) continue;
     if (!dj__is_unseen(w, l->opposite, so) || !lane_free(w, l->opposite, so, 35)) continue;
     int i = dj__event_vehicle(w, l->opposite, so, 0, fast);
@@ -245,7 +271,7 @@ static bool turn_light(dj__world *w) {
     return false;
   }
   if (dj__map_light(w->map, stop, time + 0.3) == DJ__LIGHT_GREEN) return false;
-  bool near = v > 3.5 && dist < 1.2 * v + v * v / 6 + 1 && dist > 0.8 * v + v * v / 9;
+  bool near = v > 2.5 && dist < 1.2 * v + v * v / 6 + 1 && dist > 0.8 * v + v * v / 9;
   if (near && time - w->config.start_time >= w->config.staged.after) return true;
   if (w->cast.held * DJ__WORLD_DT < HELD_S) {
     w->cast.held++;
@@ -256,45 +282,71 @@ static bool turn_light(dj__world *w) {
 
 /* ---- what the world calls ---- */
 bool dj__event_bring(dj__world *w, dj__event_kind kind) {
-  switch (kind) {
-  case DJ__EVENT_CUT_IN:
-    return bring_cut_in(w);
-  case DJ__EVENT_HARD_BRAKE:
-    return bring_leader(w);
-  case DJ__EVENT_JAYWALKER:
-    return bring_person(w);
-  case DJ__EVENT_RED_RUNNER:
-    return bring_runner(w);
-  case DJ__EVENT_ONCOMING:
-    return bring_oncoming(w);
-  default:
-    return false;
-  }
+  bool came = false;
+  if (w->step < w->cast.next_actor) return false;
+  if (kind == DJ__EVENT_CUT_IN) came = bring_cut_in(w);
+  if (kind == DJ__EVENT_HARD_BRAKE) came = bring_leader(w);
+  if (kind == DJ__EVENT_JAYWALKER) came = bring_person(w);
+  if (kind == DJ__EVENT_RED_RUNNER) came = bring_runner(w);
+  if (kind == DJ__EVENT_ONCOMING) came = bring_oncoming(w);
+  w->cast.next_actor = w->step + (came ? AGAIN : 4);
+  return came;
+}
+
+/* At the start nobody has been seen yet: who will cut in is there already, beside the ego, and at
+ * the edge further on. */
+static void put_cutters(dj__world *w) {
+  const double v = w->ego.vx, limit = w->map->lane[w->route.lane[0]].speed_limit;
+  w->cast.actor_until = w->step + ACTOR_STEPS;
+  (void)put_beside(w, 26, 0, w->config.staged.after * v + 12 + 3.5 * v);
+  (void)put_at_edge(w, w->config.staged.after * limit + dj__ego_stopping(w, limit) + 20);
 }
 
 void dj__events_stage_prepare(dj__world *w) {
   int kind = w->config.staged.kind;
   double dist;
-  if (kind == DJ__EVENT_CUT_IN) (void)put_beside(w, 26, 0);
+  if (kind == DJ__EVENT_CUT_IN) put_cutters(w);
   if (kind != DJ__EVENT_LIGHT_TURNS) return;
   int stop = dj__next_light(w, 40, &dist);
   if (stop >= 0) set_clock(w, stop);
 }
 
-/* Nobody is between the ego and whoever is to come. */
+/* ---- the way is kept clear ---- */
+/* Is rider i on the ego's way ahead, or about to come on to it? */
+static bool comes_between(const dj__world *w, int i) {
+  const dj__agents *a = &w->agents;
+  const dj__mind *m = &w->traffic->mind[i];
+  for (int k = w->route_at; k < w->route.n && w->route_from[k] < w->route_s + 220; k++) {
+    int lane = w->route.lane[k];
+    if (a->lane[i] == lane) return w->route_from[k] + (double)a->s[i] > w->route_s;
+    for (int p = 1; p < m->n_path; p++)
+      if (m->path[p] == lane && w->route_from[k] > w->route_s) return true;
+  }
+  return false;
+}
+
+/* Who parks within m of somebody put at the edge would be in his way. */
+static bool beside_edge_car(const dj__world *w, int i) {
+  const dj__agents *a = &w->agents;
+  for (int j = w->traffic->first_spare; j < a->n; j++)
+    if ((a->flags[j] & DJ__AGENT_PARKED) && hypot(a->x[i] - a->x[j], a->y[i] - a->y[j]) < 16)
+      return true;
+  return false;
+}
+
 void dj__events_clear(dj__world *w) {
   int kind = w->config.staged.kind;
   const dj__agents *a = &w->agents;
-  if (kind != DJ__EVENT_ONCOMING && kind != DJ__EVENT_CUT_IN) return;
-  for (int i = 1; i < a->n; i++) {
-    if (!dj__is_rider(a, i) || i >= w->traffic->first_spare) continue;
-    for (int k = 0; k < w->route.n && w->route_from[k] < w->route_s + 200; k++)
-      if (a->lane[i] == w->route.lane[k] && w->route_from[k] + (double)a->s[i] > w->route_s) {
-        uint8_t is = a->kind[i]; /* the slot is filled again, out of sight */
-        dj__agent_clear(w->traffic, i);
-        a->kind[i] = is;
-        break;
-      }
+  if (kind != DJ__EVENT_ONCOMING && kind != DJ__EVENT_CUT_IN && kind != DJ__EVENT_LIGHT_TURNS)
+    return;
+  for (int i = 1; i < w->traffic->first_spare; i++) {
+    if (!(a->flags[i] & DJ__AGENT_LIVE) || w->traffic->mind[i].event >= 0) continue;
+    if (w->step > 0 && hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) < DJ__UNSEEN - 5) continue;
+    bool parked = kind == DJ__EVENT_CUT_IN && (a->flags[i] & DJ__AGENT_PARKED);
+    if (!(dj__is_rider(a, i) ? comes_between(w, i) : parked && beside_edge_car(w, i))) continue;
+    uint8_t is = a->kind[i]; /* the slot is filled again, out of sight */
+    dj__agent_clear(w->traffic, i);
+    a->kind[i] = is;
   }
 }
 
@@ -308,51 +360,16 @@ static bool has_begun(const dj__world *w, int kind) {
 
 void dj__events_stage(dj__world *w) {
   int kind = w->config.staged.kind;
+  accompany(w);
   if (kind < 0 || w->cast.staged || w->n_event >= DJ__MAX_EVENTS) return;
+  double over = (double)w->step * DJ__WORLD_DT - w->config.staged.after;
+  if (over < DJ__STAGE_S) dj__events_clear(w);
   if (kind == DJ__EVENT_LIGHT_TURNS) {
     w->cast.staged = turn_light(w) || has_begun(w, kind);
     return;
   }
-  accompany(w);
-  if ((double)w->step * DJ__WORLD_DT < w->config.staged.after || w->step % 2) return;
-  if (!dj__event_cast(w, (dj__event_kind)kind) && w->step >= w->cast.next_actor &&
-      w->cast.actors < 8) {
-    bool came = dj__event_bring(w, (dj__event_kind)kind);
-    w->cast.actors += came;
-    w->cast.next_actor = w->step + (came ? 160 : 4);
-  }
+  if (over < 0 || w->step % 2) return;
+  if (!dj__event_cast(w, (dj__event_kind)kind) && w->cast.actors < 8)
+    w->cast.actors += dj__event_bring(w, (dj__event_kind)kind);
   w->cast.staged = has_begun(w, kind);
-}
-
-/* ---- may it happen on a route? ---- */
-static bool lane_fits(const dj__map *m, int lane, int kind) {
-  const dj__lane *l = &m->lane[lane];
-  if (kind == DJ__EVENT_LIGHT_TURNS || kind == DJ__EVENT_RED_RUNNER)
-    return l->stop >= 0 && m->stop[l->stop].control == DJ__CONTROL_LIGHTS;
-  if (l->junction >= 0 || l->n_conflict) return false;
-  switch (kind) {
-  case DJ__EVENT_CUT_IN:
-    return (l->left >= 0 || l->right >= 0) && l->length > 110;
-  case DJ__EVENT_ONCOMING:
-    return l->opposite >= 0 && m->lane[l->opposite].left < 0 && l->length > 140;
-  case DJ__EVENT_BLOCKED:
-  case DJ__EVENT_WRONG_PARKING:
-    return l->length > 80 && (l->left >= 0 || l->right >= 0 || l->opposite >= 0);
-  default:
-    return l->length > 20;
-  }
-}
-
-bool dj__event_fits(const dj__map *m, const dj__route *r, int kind) {
-  double along = -r->start;
-  for (int k = 0; k < r->n; k++) {
-    const dj__lane *l = &m->lane[r->lane[k]];
-    /* the part of the lane that lies 90 m or more ahead of the start */
-    if (along + l->length > 150 && lane_fits(m, r->lane[k], kind)) return true;
-    bool on = k + 1 == r->n;
-    for (int j = 0; j < l->n_succ && k + 1 < r->n; j++)
-      on |= dj__succ(m, r->lane[k], j) == r->lane[k + 1];
-    if (on) along += l->length;
-  }
-  return false;
 }

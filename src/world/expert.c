@@ -11,6 +11,7 @@
 #define RISE       2.4 /* m/s^3: how fast the wanted acceleration rises and falls, for comfort */
 #define FALL       2.6
 #define JERK       3.9    /* m/s^3: somewhat below nuPlan's limit */
+#define WARY       (-1.6) /* m/s^2, while somebody comes towards it in its lane, far off */
 enum { ALARM_STEPS = 2 }; /* for which an emergency has to last before all is done */
 
 /* ---- where it is ---- */
@@ -93,6 +94,20 @@ static double least_accel(const dj__expert *e) {
   return least;
 }
 
+/* Somebody comes towards it in its lane: it slows down, whatever he is expected to do. */
+static bool is_opposed(const dj__expert *e) {
+  double front = e->mid + 0.5 * e->model->length;
+  if (e->v < 3 || fabs(e->d) > 0.8 || e->scale < 1) return false;
+  for (int k = 0; k < e->n_seen; k++) {
+    const dj__seen *o = &e->seen[k];
+    double gap = (double)o->at[0].lo - front,
+           aside = 0.5 * (double)(o->at[0].left + o->at[0].right);
+    if (o->oncoming && o->v > 2 && gap > 0 && gap < 8 * (e->v + o->v) && aside < 1.7 && aside > -2)
+      return true;
+  }
+  return false;
+}
+
 /* The wanted acceleration as passengers bear it; all of it in an emergency. */
 static double smooth_accel(dj__expert *e, const dj__plan *p) {
   double dt = DJ__WORLD_DT, wanted = p->accel, a = wanted;
@@ -154,6 +169,7 @@ static dj_status drive(void *self, const dj__sense *in, const dj__world *w, dj__
   dj__plan plan;
   dj__expert_plan(e, &plan);
   plan.accel = fmin(plan.accel, dj__expert_bumper(e, w));
+  if (is_opposed(e)) plan.accel = fmin(plan.accel, WARY);
   e->way = plan.way;
   e->back = plan.back;
   e->accel = smooth_accel(e, &plan);

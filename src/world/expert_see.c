@@ -4,6 +4,8 @@
 #include "world/expert.h"
 #include "world/traffic.h"
 
+#define RETURN_S 1.3 /* s for which an oncoming vehicle is expected to stay in the ego's lane */
+
 enum { NEAR = 160 };
 
 /* ---- forecasts ---- */
@@ -85,7 +87,7 @@ static void forecast(const dj__expert *e, const dj__world *w, int i, dj__seen *o
   double length = (double)a->length[i], width = (double)a->width[i];
   const dj__mind *m = &w->traffic->mind[i];
   bool rider = dj__is_rider(a, i) && a->lane[i] >= 0 && m->n_path > 0 && m->path[0] == a->lane[i] &&
-               m->role != DJ__ROLE_ONCOMING && m->role != DJ__ROLE_STAND;
+               m->role != DJ__ROLE_STAND;
   walker k = {w, m, i, 0, (double)a->s[i], (double)a->t[i], HUGE_VAL};
   if (rider) k.stop = free_way(w, i, m);
   double turn = o->person ? 0 : (double)a->yaw_rate[i], accel = (double)a->accel[i];
@@ -104,7 +106,10 @@ static void forecast(const dj__expert *e, const dj__world *w, int i, dj__seen *o
     way += step;
     if (rider) {
       walk(&k, step, &x, &y, &yaw);
-      k.t += ((double)m->t_goal - k.t) * 0.3; /* lane changes and places within a lane */
+      /* lane changes and places within a lane; who has swung out comes back before they meet */
+      double to =
+          m->role == DJ__ROLE_ONCOMING && t > RETURN_S ? (double)m->t_rest : (double)m->t_goal;
+      k.t += (to - k.t) * 0.3;
     } else {
       yaw += turn * DJ__AHEAD_DT * (t < 2 ? 1 : 0);
       x += step * cos(yaw);

@@ -77,6 +77,17 @@ static bool is_safe(const dj__traffic *t, int i, const beside *b, float b_safe) 
   return back > -b_safe;
 }
 
+/* Whoever cuts in asks less: the one behind can brake with 5 m/s^2 after 0.7 s. */
+static bool is_bold(const dj__traffic *t, int i, const beside *b) {
+  const dj__mind *m = &t->mind[i];
+  float v = t->agents.speed[i], least = m->gap * 0.5f + 0.3f * m->scale;
+  if (b->gap_ahead < least || b->gap_behind < least) return false;
+  if (b->ahead >= 0 && dj__idm_follow(m, v, b->gap_ahead, b->v_ahead, m->gap) < -5) return false;
+  if (b->behind < 0) return true;
+  float back = t->agents.speed[b->behind], closing = fmaxf(back - v, 0);
+  return b->gap_behind > 0.25f * back + 0.7f * closing + closing * closing / (2 * 5);
+}
+
 /* MOBIL's incentive (equation 8 of the paper). */
 static float incentive(const dj__traffic *t, int i, int lane, const beside *b) {
   const dj__mind *m = &t->mind[i];
@@ -180,7 +191,7 @@ static void pursue(dj__traffic *t, int i) {
   }
   if (m->want_time < (rude ? 0.3f : 1.2f)) return;
   beside b = look_beside(t, i, lane, share_s(t, i, lane));
-  if (is_safe(t, i, &b, rude ? 5 : ends ? 4 : B_SAFE)) change(t, i, m->want);
+  if (rude ? is_bold(t, i, &b) : is_safe(t, i, &b, ends ? 4 : B_SAFE)) change(t, i, m->want);
 }
 
 /* ---- places within the lane ---- */
@@ -328,6 +339,7 @@ void dj__lanes_decide(dj__traffic *t, int i) {
     m->t_goal = m->t_rest;
     return;
   }
+  if (m->role == DJ__ROLE_ONCOMING) return; /* its place is the event's */
   place(t, i);
   if (m->want_time < 0) return;
   if (m->want) {

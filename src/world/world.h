@@ -85,8 +85,9 @@ typedef struct dj__agents {
 } dj__agents;
 
 /* Whether a route has what an event needs (lights, a lane beside, an oncoming lane, ...) far
- * enough ahead of its start: routes for staged events are to be chosen by it. */
-bool dj__event_fits(const dj__map *m, const dj__route *r, int kind);
+ * enough ahead of its start: routes for staged events are to be chosen by it. 0: no, 1: yes, 2:
+ * even before others can come in between. */
+int dj__event_fits(const dj__map *m, const dj__route *r, int kind);
 
 /* ---- the ego ---- */
 typedef struct dj__vehicle_model {
@@ -177,9 +178,10 @@ typedef struct dj__world {
     int drawn;        /* random numbers used */
     int actors;       /* brought for the staged event */
     uint64_t next_actor;
-    int light; /* stop line of the last light event, or -1 */
-    int actor; /* who keeps beside the ego until it may cut in, or -1 */
-    int held;  /* steps that the lights' clock has stood still */
+    int light;            /* stop line of the last light event, or -1 */
+    int actor;            /* who keeps beside the ego until it may cut in, or -1 */
+    uint64_t actor_until; /* step at which that one gives up */
+    int held;             /* steps that the lights' clock has stood still */
   } cast;
   struct dj__traffic *traffic; /* what only traffic knows: temperaments, plans, hash */
 } dj__world;
