@@ -106,6 +106,9 @@ typedef struct dj_var {
 typedef struct dj_vars dj_vars;
 dj_vars *dj_vars_create(uint64_t seed); /* NULL when memory is out */
 void dj_vars_destroy(dj_vars *v);       /* after the programs that use it */
+/* Programs keep copies of weights as their kernels like them, and make them anew after one of the
+ * functions below gave out a variable. Who writes to it later than before the next run says so. */
+void dj_vars_changed(dj_vars *v);
 int dj_vars_count(const dj_vars *v);
 dj_var *dj_vars_get(dj_vars *v, int i); /* in order of creation */
 dj_var *dj_vars_find(dj_vars *v, const char *name);
@@ -122,7 +125,8 @@ typedef enum dj_pass {
   DJ_PASS_MEMORY = 1 << 2,    /* reuse of dead values' memory; off: every value has its own */
   DJ_PASS_SCHEDULE = 1 << 3,  /* memory-aware order; off: order of creation */
   DJ_PASS_RECOMPUTE = 1 << 4, /* values of segments are made again; off: kept */
-  DJ_PASS_ROUND = 1 << 5 /* products round large weights themselves; off: they read bf16 copies */
+  DJ_PASS_ROUND = 1 << 5,     /* products round weights themselves; off: they read bf16 copies */
+  DJ_PASS_PACK = 1 << 6 /* copies of weights as kernels like them are kept; off: made in each run */
 } dj_pass;
 
 typedef struct dj_compile_options {
@@ -157,6 +161,7 @@ dj_status dj_program_find_nonfinite(dj_program *p, uint64_t step);
 
 typedef struct dj_memory_report {
   size_t variables;   /* bytes of persistent variables */
+  size_t packed;      /* copies of weights in their kernels' layouts */
   size_t inputs;      /* inputs and constants */
   size_t arena;       /* planned memory for all other values */
   size_t lower_bound; /* most bytes of values alive at once: no plan can need less */

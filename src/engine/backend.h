@@ -9,14 +9,17 @@
 
 #include "engine/op.h"
 
-enum { DJ__BACKEND_VERSION = 2 };
+enum { DJ__BACKEND_VERSION = 3 };
 
 typedef struct dj__kernel {
   dj_status (*run)(const dj__call *c, void *self);
   void (*destroy)(void *self); /* NULL: nothing to free */
   void *self;
-  size_t workspace; /* bytes of scratch wanted in dj__call.workspace */
-  const char *name; /* implementation, for reports: static or owned by self */
+  size_t workspace;         /* bytes of scratch wanted in dj__call.workspace */
+  const char *name;         /* implementation, for reports: static or owned by self */
+  const dj__layout *layout; /* of dj__call.packed, which it reads instead of input 1; NULL: none.
+                             * Only where the call `keeps`. Owned by self */
+  bool packs;               /* an optimiser that writes dj__call.copies */
 } dj__kernel;
 
 typedef struct dj__backend_options {
@@ -32,6 +35,9 @@ typedef struct dj__backend {
    */
   bool (*supports)(const dj__call *c, const dj__backend_options *o);
   dj_status (*create)(const dj__call *c, const dj__backend_options *o, dj__kernel *k);
+  /* Rows [from, to) of weight w into a copy of this layout; `from` is a multiple of DJ__PACK_ROWS,
+   * `to` too, or the end. NULL where no kernel has a layout. */
+  void (*pack)(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to);
   /* Memory of the device; 64-byte aligned, zeroed. */
   void *(*alloc)(size_t bytes);
   void (*free)(void *p, size_t bytes);

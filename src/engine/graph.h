@@ -49,6 +49,9 @@ struct dj_graph {
   char *message;
 };
 
+/* Differs from before if a variable may have been written since. Never 0. */
+uint64_t dj__vars_version(const dj_vars *v);
+
 /* Records the thread's present error as the graph's first one. Returns DJ_NONE. */
 dj_val dj__graph_fail(dj_graph *g, dj_status s);
 dj_val dj__new_value(dj_graph *g, dj_shape s, dj_dtype t, int node, int out);

@@ -34,6 +34,29 @@ typedef struct dj__infer {
   dj_tensor out[DJ__MAX_OUT]; /* dtype preset to that of input 0 */
 } dj__infer;
 
+/* How a kernel likes a weight to lie: a copy beside the f32 tensor, which is seen as (rows, taps,
+ * cols), rows being axis 0. Element (r, t, c) lies at place[r] + place[rows + t] + place[rows +
+ * taps
+ * + c]; elements of the copy that no other is at are 0. Lives as long as the kernel. */
+typedef struct dj__layout {
+  int64_t rows, taps, cols;
+  int64_t count; /* elements of the copy */
+  dj_dtype dtype;
+  int32_t place[];
+} dj__layout;
+enum { DJ__PACK_ROWS = 16 }; /* rows that are packed at once */
+/* Of a copy, whole lines of cache. */
+static inline size_t dj__layout_bytes(const dj__layout *l) {
+  return ((size_t)l->count * dj_dtype_size(l->dtype) + 63) & ~(size_t)63;
+}
+
+/* A copy of a variable in such a layout; next: another of the same. */
+typedef struct dj__copy {
+  const dj__layout *layout;
+  void *data;
+  const struct dj__copy *next;
+} dj__copy;
+
 /* What a kernel is called with. At compile time the same struct, without data, asks for support. */
 typedef struct dj__call {
   dj__op op;
@@ -44,6 +67,10 @@ typedef struct dj__call {
   uint64_t seed, step; /* random ops: Philox(seed, step, stream from attr and element index) */
   int threads;
   void *workspace; /* as asked for by the kernel, 64-byte aligned */
+  bool keeps; /* a copy of input 1, a weight, would be kept in the layout that the kernel likes */
+  const void *packed; /* that copy, if the kernel has a layout */
+  const dj__copy *const
+      *copies; /* optimisers: (n_in) copies to write as inputs are updated; or NULL */
 } dj__call;
 
 typedef struct dj__cost {

@@ -15,6 +15,7 @@
 #include "dojo/log.h"
 #include "base/memory.h"
 #include "engine/backend.h"
+#include "engine/packed.h"
 #include "engine/passes/passes.h"
 
 typedef struct step {
@@ -22,7 +23,9 @@ typedef struct step {
   dj__call call;
   dj__kernel kernel;
   double seconds;
-  bool once; // depends on frozen variables alone
+  bool once;               // depends on frozen variables alone
+  const dj__copy *packed;  // of input 1, that the kernel reads
+  const dj__copy **copies; // of inputs, that the kernel writes
 } step;
 
 typedef struct binding {
@@ -40,10 +43,13 @@ struct dj_program {
   binding *inputs, *outputs;
   int n_inputs, n_outputs;
   unsigned char *arena, *workspace, *sources;
+  dj_vars *vars;
+  dj__packed packed;
   dj_memory_report memory;
   size_t workspace_bytes, sources_bytes;
   uint64_t runs;
   bool profile, warm; // warm: steps that run once have run
+  bool writes, packs; // variables; and packs all that it writes
 };
 
 static int available_threads(void) {
@@ -80,6 +86,13 @@ static dj_status recompute(const dj_graph *g, dj_graph **out) {
   return dj__pass_recompute(g, false, out);
 }
 
+static dj_status round_convolutions(const dj_graph *g, dj_graph **out) {
+  return dj__pass_round(g, true, out);
+}
+static dj_status round_products(const dj_graph *g, dj_graph **out) {
+  return dj__pass_round(g, false, out);
+}
+
 static dj_status run_passes(const dj_graph *g, const dj_compile_options *o, bool cheap,
                             dj_graph **out) {
   DJ_TRY(copy_graph(g, out));
@@ -87,7 +100,8 @@ static dj_status run_passes(const dj_graph *g, const dj_compile_options *o, bool
   dj_status s = DJ_OK;
   if (!(off & DJ_PASS_SIMPLIFY)) s = rewrite(out, dj__pass_simplify);
   if (!s && o->precision == DJ_PRECISION_BF16) s = rewrite(out, dj__pass_precision);
-  if (!s && !o->frozen && !(off & DJ_PASS_ROUND)) s = rewrite(out, dj__pass_round);
+  if (!s && !(off & DJ_PASS_ROUND) && !(o->frozen && off & DJ_PASS_PACK))
+    s = rewrite(out, o->frozen ? round_convolutions : round_products);
   if (!s && !(off & DJ_PASS_RECOMPUTE)) s = rewrite(out, cheap ? recompute_cheap : recompute);
   if (!s && !(off & DJ_PASS_FUSION)) s = rewrite(out, dj__pass_fusion);
   if (s) {
@@ -178,7 +192,10 @@ static void fill_call(dj_program *p, step *s, dj_tensor **next, void *const *dat
                        .out = out,
                        .attr = n->attr,
                        .seed = s->call.seed,
-                       .threads = p->options.threads};
+                       .threads = p->options.threads,
+                       .keeps = dj__packed_may(&p->packed, n),
+                       .packed = s->packed ? s->packed->data : NULL,
+                       .copies = s->copies};
 }
 
 static dj_status make_steps(dj_program *p, const int *order, int n, const bool *frozen,
@@ -202,15 +219,29 @@ static dj_status make_steps(dj_program *p, const int *order, int n, const bool *
     if (st)
       return dj_error_context(st, "compile: %s at '%s'", dj__op_get(node->op)->name, node->label);
     if (s->kernel.workspace > p->workspace_bytes) p->workspace_bytes = s->kernel.workspace;
+    if (s->kernel.layout) s->packed = dj__packed_want(&p->packed, node->in[1], s->kernel.layout);
   }
   p->memory.workspace = p->workspace_bytes;
-  p->workspace = p->backend->alloc(p->workspace_bytes ? p->workspace_bytes : 64);
-  return p->workspace ? DJ_OK
-                      : dj_error(DJ_E_NOMEM, "compile: no memory for %zu bytes of workspace",
-                                 p->workspace_bytes);
+  p->memory.packed = p->packed.bytes;
+  return DJ_OK;
 }
 
-/* Is there room for what is about to be allocated? The kernels' scratch, known later, is small. */
+/* Memory of packed weights, and who writes it. */
+static dj_status bind_packed(dj_program *p, void *const *data) {
+  DJ_TRY(dj__packed_alloc(&p->packed, data));
+  p->packs = true;
+  for (int i = 0; i < p->n_steps; i++) {
+    step *s = &p->steps[i];
+    if (!(dj__op_get(s->node->op)->flags & DJ__EFFECT)) continue;
+    p->writes = true;
+    s->copies = dj__packed_updated(&p->packed, s->node);
+    if (!s->copies) return dj_error(DJ_E_NOMEM, "compile: out of memory");
+    for (int k = 0; k < s->node->n_in; k++) p->packs &= s->kernel.packs || !s->copies[k];
+  }
+  return DJ_OK;
+}
+
+/* Is there room for what is about to be allocated? */
 static dj_status check_memory(const dj_program *p, const dj_vars *vars, const dj__plan *plan,
                               uint64_t limit) {
   const double gib = 1024.0 * 1024 * 1024;
@@ -227,14 +258,16 @@ static dj_status check_memory(const dj_program *p, const dj_vars *vars, const dj
       variables += bytes;
   }
   if (!limit) limit = dj__memory_available();
-  double all = sources + variables + values;
+  double kernels = (double)p->memory.workspace + (double)p->memory.packed;
+  double all = sources + variables + values + kernels;
   if (all <= (double)limit) return DJ_OK;
   return dj_error(DJ_E_NOMEM,
                   "compile: needs %.2f GiB (values %.2f, which no plan brings under %.2f; inputs "
-                  "%.2f; new variables %.2f) where %.2f GiB can be had; use a smaller batch, a "
-                  "shorter window, smaller frames or a smaller network",
+                  "%.2f; new variables %.2f; packed weights and scratch %.2f) where %.2f GiB can "
+                  "be had; use a smaller batch, a shorter window, smaller frames or a smaller "
+                  "network",
                   all / gib, values / gib, (double)plan->lower_bound / gib, sources / gib,
-                  variables / gib, (double)limit / gib);
+                  variables / gib, kernels / gib, (double)limit / gib);
 }
 
 /* Gives every value its address and finishes the calls. */
@@ -243,13 +276,16 @@ static dj_status bind_values(dj_program *p, const dj__plan *plan, void **data) {
   p->memory.arena = plan->arena;
   p->memory.lower_bound = plan->lower_bound;
   p->arena = p->backend->alloc(plan->arena ? plan->arena : 64);
+  p->workspace = p->backend->alloc(p->workspace_bytes ? p->workspace_bytes : 64);
   p->outputs = calloc((size_t)g->n_outputs + 1, sizeof *p->outputs);
-  if (!p->arena || !p->outputs)
-    return dj_error(DJ_E_NOMEM, "compile: no memory for %zu bytes of values", plan->arena);
+  if (!p->arena || !p->workspace || !p->outputs)
+    return dj_error(DJ_E_NOMEM, "compile: no memory for %zu bytes of values, %zu of scratch",
+                    plan->arena, p->workspace_bytes);
   for (int v = 0; v < g->n_values; v++) {
     if (plan->place[v] == DJ__PLACE_ARENA) data[v] = p->arena + plan->offset[v];
     if (plan->place[v] == DJ__PLACE_SOURCE) data[v] = data[plan->source[v]];
   }
+  DJ_TRY(bind_packed(p, data));
   dj_tensor *next = p->tensors;
   for (int i = 0; i < p->n_steps; i++) {
     fill_call(p, &p->steps[i], &next, data);
@@ -331,7 +367,10 @@ dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_
   dj_status s;
   DJ_TRY_GOTO(s, prepare_best(g, &o, &r));
   p->graph = r.graph;
+  p->vars = vars;
   r.graph = NULL;
+  DJ_TRY_GOTO(s, dj__packed_begin(&p->packed, p->graph, backend, o.passes_off & DJ_PASS_PACK));
+  DJ_TRY_GOTO(s, make_steps(p, r.order, r.n, r.frozen, o.seed));
   DJ_TRY_GOTO(s, check_memory(p, vars, &r.plan, o.memory));
   data = calloc((size_t)p->graph->n_values + 1, sizeof *data);
   if (!data) {
@@ -339,7 +378,6 @@ dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_
     goto fail;
   }
   DJ_TRY_GOTO(s, bind_sources(p, vars, data));
-  DJ_TRY_GOTO(s, make_steps(p, r.order, r.n, r.frozen, o.seed));
   DJ_TRY_GOTO(s, bind_values(p, &r.plan, data));
   *out = p;
   p = NULL;
@@ -352,8 +390,11 @@ fail:
 
 void dj_program_destroy(dj_program *p) {
   if (!p) return;
-  for (int i = 0; i < p->n_steps; i++)
+  dj__packed_free(&p->packed);
+  for (int i = 0; i < p->n_steps; i++) {
     if (p->steps[i].kernel.destroy) p->steps[i].kernel.destroy(p->steps[i].kernel.self);
+    free(p->steps[i].copies);
+  }
   if (p->arena) p->backend->free(p->arena, p->memory.arena ? p->memory.arena : 64);
   if (p->workspace) p->backend->free(p->workspace, p->workspace_bytes ? p->workspace_bytes : 64);
   if (p->sources) p->backend->free(p->sources, p->sources_bytes ? p->sources_bytes : 64);
@@ -385,9 +426,18 @@ static dj_status run_step(step *s, uint64_t number) {
             : DJ_OK;
 }
 
+static void refresh(dj_program *p) {
+  if (p->vars) dj__packed_refresh(&p->packed, dj__vars_version(p->vars));
+}
+
 dj_status dj_program_run(dj_program *p, uint64_t number) {
   bool warm = p->warm;
   p->warm = true;
+  refresh(p);
+  if (p->writes) { // copies of other programs are old now; ours are not, if the optimiser packs
+    dj_vars_changed(p->vars);
+    p->packed.version = p->packs ? dj__vars_version(p->vars) : 0;
+  }
   if (!p->profile) {
     for (int i = 0; i < p->n_steps; i++)
       if (!(warm && p->steps[i].once)) DJ_TRY(run_step(&p->steps[i], number));
@@ -429,6 +479,7 @@ static dj_status nonfinite(const char *what, const char *op, const char *label, 
 }
 
 dj_status dj_program_find_nonfinite(dj_program *p, uint64_t number) {
+  refresh(p);
   for (int i = 0; i < p->n_inputs; i++) {
     int64_t at = first_nonfinite(&p->inputs[i].tensor);
     if (at >= 0) return nonfinite("the", "input", p->inputs[i].name, &p->inputs[i].tensor, at);
@@ -487,6 +538,19 @@ void dj_program_profile(dj_program *p, bool on) {
   for (int i = 0; i < p->n_steps; i++) p->steps[i].seconds = 0;
 }
 
+/* Scratch and packed weight for a kernel that is not the program's. False: memory is out. */
+static bool lend(const dj__backend *b, const dj__kernel *k, dj__call *c) {
+  c->workspace = k->workspace ? b->alloc(k->workspace) : NULL;
+  void *packed = k->layout ? b->alloc(dj__layout_bytes(k->layout)) : NULL;
+  if (packed) b->pack(k->layout, packed, c->in[1].data, 0, k->layout->rows);
+  c->packed = packed;
+  return (c->workspace || !k->workspace) && (packed || !k->layout);
+}
+static void take_back(const dj__backend *b, const dj__kernel *k, dj__call *c) {
+  if (c->workspace) b->free(c->workspace, k->workspace);
+  if (c->packed) b->free((void *)c->packed, dj__layout_bytes(k->layout));
+}
+
 static dj_status time_kernel(const dj__kernel *k, const dj__call *c, double seconds, double *mean) {
   DJ_TRY(k->run(c, k->self)); /* what it fetches and makes at first */
   int n = 0;
@@ -504,17 +568,18 @@ dj_status dj_program_time_alone(dj_program *p, int i, const char *isa, double se
   if (i < 0 || i >= p->n_steps)
     return dj_error(DJ_E_INVALID, "node %d of a program of %d", i, p->n_steps);
   const step *s = &p->steps[i];
+  refresh(p);
+  if (p->writes) dj_vars_changed(p->vars);
   if (!isa) return time_kernel(&s->kernel, &s->call, seconds, mean);
   dj__backend_options o = p->options;
   o.isa = isa;
   dj__kernel k;
   dj__call call = s->call;
   DJ_TRY(p->backend->create(&call, &o, &k));
-  call.workspace = k.workspace ? p->backend->alloc(k.workspace) : NULL;
-  dj_status st = k.workspace && !call.workspace
-                     ? dj_error(DJ_E_NOMEM, "no memory for a workspace of %zu bytes", k.workspace)
-                     : time_kernel(&k, &call, seconds, mean);
-  if (call.workspace) p->backend->free(call.workspace, k.workspace);
+  dj_status st = lend(p->backend, &k, &call)
+                     ? time_kernel(&k, &call, seconds, mean)
+                     : dj_error(DJ_E_NOMEM, "no memory for a kernel's scratch");
+  take_back(p->backend, &k, &call);
   if (k.destroy) k.destroy(k.self);
   return st;
 }

@@ -12,6 +12,7 @@
 #include "base/rng.h"
 #include "dojo/graph.h"
 #include "engine/backend.h"
+#include "engine/graph.h"
 
 enum { BLOCK_BYTES = 8 << 20 };
 
@@ -22,7 +23,7 @@ typedef struct block {
 } block;
 
 struct dj_vars {
-  uint64_t seed;
+  uint64_t seed, version;
   dj_var **vars; // each allocated on its own: pointers stay valid
   int n, cap;
   block *blocks[2]; // parameters and state apart
@@ -35,6 +36,7 @@ dj_vars *dj_vars_create(uint64_t seed) {
     return NULL;
   }
   v->seed = seed;
+  v->version = 1;
   return v;
 }
 
@@ -54,14 +56,23 @@ void dj_vars_destroy(dj_vars *v) {
   free(v);
 }
 
+void dj_vars_changed(dj_vars *v) {
+  v->version++;
+}
+uint64_t dj__vars_version(const dj_vars *v) {
+  return v->version;
+}
+
 int dj_vars_count(const dj_vars *v) {
   return v->n;
 }
 dj_var *dj_vars_get(dj_vars *v, int i) {
+  dj_vars_changed(v);
   return i < 0 || i >= v->n ? NULL : v->vars[i];
 }
 
 dj_var *dj_vars_find(dj_vars *v, const char *name) {
+  dj_vars_changed(v);
   for (int i = 0; i < v->n; i++)
     if (!strcmp(v->vars[i]->name, name)) return v->vars[i];
   return NULL;

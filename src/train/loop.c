@@ -224,6 +224,7 @@ static void add_program(const dj_program *p, dj_train_memory *m) {
   if (!p) return;
   dj_memory_report r;
   dj_program_memory(p, &r);
+  m->packed += r.packed;
   m->inputs += r.inputs;
   m->values += r.arena;
   m->lower_bound += r.lower_bound;
@@ -246,7 +247,7 @@ static void tell_memory(const loop *l) {
   add_program(l->step_program, &m);
   add_program(l->apply_program, &m);
   add_program(l->eval_program, &eval);
-  m.evaluation = eval.inputs + eval.values + eval.workspace;
+  m.evaluation = eval.packed + eval.inputs + eval.values + eval.workspace;
   if (l->eval_vars != l->vars) m.evaluation += bytes_of(l->eval_vars, false);
   l->o->planned(&m, l->o->user);
 }

@@ -132,7 +132,13 @@ static dj_status create(const dj__call *c, const dj__backend_options *o, dj__ker
   dj__call call = with_threads(c, o);
   const dj__own *amx = dj__amx_find(&call, o->isa);
   if (amx) {
-    *out = (dj__kernel){.run = amx->run, .workspace = amx->workspace(&call), .name = "amx"};
+    dj__layout *layout = call.keeps && amx->layout ? amx->layout(&call) : NULL;
+    *out = (dj__kernel){.run = amx->run,
+                        .destroy = free,
+                        .self = layout,
+                        .workspace = amx->workspace(&call),
+                        .name = "amx",
+                        .layout = layout};
     return DJ_OK;
   }
   if ((library_first(o->isa) || !prefer_own(&call, k)) && dj__onednn_supports(&call, call.threads))
@@ -141,8 +147,10 @@ static dj_status create(const dj__call *c, const dj__backend_options *o, dj__ker
   if (!own)
     return dj_error(DJ_E_UNSUPPORTED, "the cpu backend has no kernel for %s with these shapes",
                     dj__op_get(c->op)->name);
-  *out = (dj__kernel){
-      .run = own->run, .workspace = own->workspace ? own->workspace(&call) : 0, .name = k->isa};
+  *out = (dj__kernel){.run = own->run,
+                      .workspace = own->workspace ? own->workspace(&call) : 0,
+                      .name = k->isa,
+                      .packs = c->op == DJ__OP_adamw || c->op == DJ__OP_sgd};
   return DJ_OK;
 }
 
@@ -222,12 +230,17 @@ static void fill_normal(float *x, int64_t n, float std, uint64_t key, uint64_t s
                                       n < dj__worth_threads ? 1 : usable_cores());
 }
 
+static void pack(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to) {
+  dj__kernels_find(NULL)->pack(l, copy, w, from, to);
+}
+
 const dj__backend dj__backend_cpu = {
     .version = DJ__BACKEND_VERSION,
     .name = "cpu",
     .host_memory = true,
     .supports = supports,
     .create = create,
+    .pack = pack,
     .alloc = cpu_alloc,
     .free = cpu_free,
     .fill_normal = fill_normal,

@@ -14,11 +14,12 @@
  * a program runs. */
 extern int64_t dj__worth_threads;
 
-/* An own kernel of one op, without state: everything is in the call. */
+/* An own kernel of one op. Everything is in the call; `self` is the layout, if it has one. */
 typedef struct dj__own {
   dj_status (*run)(const dj__call *c, void *self);
-  bool (*supports)(const dj__call *c);    /* NULL: always. Shapes and dtypes only. */
-  size_t (*workspace)(const dj__call *c); /* NULL: none. Bytes of scratch for these shapes. */
+  bool (*supports)(const dj__call *c);      /* NULL: always. Shapes and dtypes only. */
+  size_t (*workspace)(const dj__call *c);   /* NULL: none. Bytes of scratch for these shapes. */
+  dj__layout *(*layout)(const dj__call *c); /* NULL: none. Of dj__kernel; malloc'ed, or NULL */
 } dj__own;
 
 /* All own kernels of one instruction set; an op without one has run == NULL. */
@@ -30,6 +31,8 @@ typedef struct dj__kernels {
   /* y = act(y + bias) in place: y (rows, n) f32 or bf16, bias (n) or NULL; act as in dj__post. */
   void (*post)(void *y, dj_dtype yt, int64_t rows, int64_t n, const void *bias, dj_dtype bt,
                int act, int threads);
+  /* As of dj__backend. */
+  void (*pack)(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to);
   /* Multiply-adds in registers only, on the calling thread; *flops: how many operations. The result
    * depends on all of them. For measuring the processor's peak. */
   float (*fma_loop)(int64_t rounds, double *flops);

@@ -3,8 +3,8 @@
  *
  * A kernel makes its primitives when the program is compiled and only executes them in run; scratch
  * comes from dj__call.workspace. Activations stay channels-last. Convolution weights, (O, KH, KW,
- * C/groups) in memory, may be wanted in a blocked layout: they are reordered into workspace in
- * every run (a thousandth of the convolution's work; the weights change every step anyway).
+ * C/groups) in memory, may be wanted in a blocked layout: where the program keeps a copy of them
+ * the kernel asks for that layout; elsewhere they are reordered into workspace in every run.
  *
  * oneDNN fixes the instruction set for the whole process, so dj__backend_options.isa does not reach
  * these kernels. What it has only a reference implementation for ("ref", "simple") on this CPU is
@@ -70,6 +70,67 @@ static dj_status md_make(md *m, int rank, const dnnl_dims_t dims, dnnl_data_type
 #endif
   m->made = true;
   return DJ_OK;
+}
+
+/* How a blocked layout is made: strides of the blocks, and the blocks from the outermost on. */
+typedef struct blocking {
+  int n;
+  const int64_t *strides, *blocks, *axes;
+} blocking;
+
+#if DNNL_VERSION_MAJOR >= 3
+static bool blocking_of(md_ref m, blocking *b) {
+  dnnl_format_kind_t kind;
+  const dnnl_dims_t *strides, *blocks, *axes;
+  if (dnnl_memory_desc_query(m, dnnl_query_format_kind, &kind) != dnnl_success ||
+      kind != dnnl_blocked ||
+      dnnl_memory_desc_query(m, dnnl_query_inner_nblks_s32, &b->n) != dnnl_success ||
+      dnnl_memory_desc_query(m, dnnl_query_strides, &strides) != dnnl_success ||
+      dnnl_memory_desc_query(m, dnnl_query_inner_blks, &blocks) != dnnl_success ||
+      dnnl_memory_desc_query(m, dnnl_query_inner_idxs, &axes) != dnnl_success)
+    return false;
+  b->strides = *strides, b->blocks = *blocks, b->axes = *axes;
+  return true;
+}
+#else
+static bool blocking_of(md_ref m, blocking *b) {
+  const dnnl_blocking_desc_t *d = &m->format_desc.blocking;
+  *b = (blocking){d->inner_nblks, d->strides, d->inner_blks, d->inner_idxs};
+  return m->format_kind == dnnl_blocked && m->extra.flags == dnnl_memory_extra_flag_none &&
+         m->offset0 == 0;
+}
+#endif
+
+/* Elements from that with index 0 to that with index i along an axis. */
+static int64_t place_along(const blocking *b, int axis, int64_t i) {
+  int64_t place = 0, size = 1;
+  for (int k = b->n - 1; k >= 0; size *= b->blocks[k], k--) {
+    if (b->axes[k] != axis) continue;
+    place += i % b->blocks[k] * size;
+    i /= b->blocks[k];
+  }
+  return place + i * b->strides[axis];
+}
+
+/* The layout `wanted` of weights w (O, KH, KW, C/groups); NULL: not to be had. */
+static dj__layout *layout_of(md_ref wanted, const dj_tensor *w, int64_t groups) {
+  blocking b;
+  const int64_t *d = w->shape.dim, each = d[0] / groups;
+  const size_t bytes = dnnl_memory_desc_get_size(wanted);
+  if (!blocking_of(wanted, &b) || bytes / dj_dtype_size(w->dtype) > INT32_MAX) return NULL;
+  dj__layout *l = malloc(sizeof *l + (size_t)(d[0] + d[1] * d[2] + d[3]) * sizeof l->place[0]);
+  if (!l) return NULL;
+  *l = (dj__layout){d[0], d[1] * d[2], d[3], (int64_t)(bytes / dj_dtype_size(w->dtype)), w->dtype};
+  const int out = groups > 1; /* axes: (group,) output, input, height, width */
+  int32_t *place = l->place;
+  for (int64_t o = 0; o < d[0]; o++)
+    *place++ =
+        (int32_t)(place_along(&b, out, o % each) + (groups > 1 ? place_along(&b, 0, o / each) : 0));
+  for (int64_t h = 0; h < d[1]; h++)
+    for (int64_t x = 0; x < d[2]; x++)
+      *place++ = (int32_t)(place_along(&b, out + 2, h) + place_along(&b, out + 3, x));
+  for (int64_t c = 0; c < d[3]; c++) *place++ = (int32_t)place_along(&b, out + 1, c);
+  return l;
 }
 
 static dnnl_engine_t engine(void) {
@@ -443,6 +504,7 @@ typedef struct kernel {
   bool convert[N_TENSORS];                          /* this tensor goes through f32 in workspace */
   bool rounded[3];                                  /* this input is made bf16 in workspace first */
   size_t rounded_at[3];
+  dj__layout *layout; /* of weights that are kept packed; NULL: they are not */
   bool own_post;
   char name[96];
 } kernel;
@@ -456,6 +518,7 @@ static void kernel_destroy(void *self) {
   if (k->scratch) dnnl_memory_destroy(k->scratch);
   if (k->blocked) dnnl_memory_destroy(k->blocked);
   if (k->stream) dnnl_stream_destroy(k->stream);
+  free(k->layout);
   free(k);
 }
 
@@ -470,6 +533,7 @@ static dj_status set_handle(dnnl_memory_t m, void **present, void *data) {
 /* The tensor's memory for this call: the caller's, or its f32 copy in workspace. */
 static void *data_of(const kernel *k, const dj__call *c, int i) {
   if (k->convert[i]) return (char *)c->workspace + k->f32_at[i];
+  if (k->layout && i == B) return (void *)c->packed; /* never written through */
   return i == C ? c->out[0].data : c->in[i == BIAS ? 2 : i].data;
 }
 
@@ -557,8 +621,17 @@ static dj_status make_reorder(kernel *k, const problem *p, int weights, md_ref w
   return DJ_OK;
 }
 
+/* Layout of a convolution's weights, if a copy of them is kept and differs from them. */
+static dj__layout *kept_layout(const dj__call *c, const problem *p, md_ref wanted, bool rounded) {
+  const bool reads = p->op == DJ__OP_conv2d || p->op == DJ__OP_conv2d_data;
+  if (!c->keeps || !reads || (p->as_f32 && c->in[B].dtype == DJ_BF16)) return NULL;
+  if (!rounded && dnnl_memory_desc_equal(wanted, ref(&p->user[B]))) return NULL;
+  const int64_t groups = ((const dj__conv_attr *)c->attr)->groups;
+  return layout_of(wanted, &c->in[B], groups > 1 ? groups : 1);
+}
+
 static dj_status fill_kernel(kernel *k, const dj__call *c, const problem *p,
-                             dnnl_primitive_desc_t pd, size_t *total) {
+                             dnnl_primitive_desc_t pd, bool rounded_weights, size_t *total) {
   static const int ARGS[3][3] = {
       {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
       {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
@@ -571,14 +644,17 @@ static dj_status fill_kernel(kernel *k, const dj__call *c, const problem *p,
   md_ref scratch = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
   NN_TRY(dnnl_stream_create(&k->stream, engine(), dnnl_stream_default_flags));
   NN_TRY(dnnl_primitive_create(&k->prim, pd));
+  k->layout = kept_layout(c, p, wanted, rounded_weights);
   for (int i = 0; i < N_TENSORS; i++) {
     if (!p->user[i].made || (i == BIAS && p->post)) continue;
-    NN_TRY(dnnl_memory_create(&k->mem[i], ref(&p->user[i]), engine(), DNNL_MEMORY_NONE));
+    md_ref lies = k->layout && i == B ? wanted : ref(&p->user[i]);
+    NN_TRY(dnnl_memory_create(&k->mem[i], lies, engine(), DNNL_MEMORY_NONE));
     const dj_tensor *t = i == C ? &c->out[0] : &c->in[i == BIAS ? 2 : i];
     k->convert[i] = p->as_f32 && t->dtype == DJ_BF16;
     if (k->convert[i]) k->f32_at[i] = take(total, (size_t)dj_shape_count(&t->shape) * 4);
   }
-  if (p->op != DJ__OP_matmul && !dnnl_memory_desc_equal(wanted, ref(&p->user[weights]))) {
+  if (p->op != DJ__OP_matmul && !k->layout &&
+      !dnnl_memory_desc_equal(wanted, ref(&p->user[weights]))) {
     const dj_tensor *w = weights == C ? &c->out[0] : &c->in[weights];
     k->reorder_threads = dj_shape_count(&w->shape) < dj__worth_threads ? 1 : k->threads;
     int before = set_threads(k->reorder_threads);
@@ -619,11 +695,12 @@ dj_status dj__onednn_create(const dj__call *call, int threads, const dj__kernels
     k->own = own;
     k->threads = threads;
     int before = set_threads(threads);
+    s = fill_kernel(k, c, &p, pd, r.rounded[B], &total);
     for (int i = 0; i < 3; i++) {
-      k->rounded[i] = r.rounded[i];
-      if (r.rounded[i]) k->rounded_at[i] = take(&total, (size_t)dj_shape_count(&r.in[i].shape) * 2);
+      k->rounded[i] = r.rounded[i] && !(i == B && k->layout);
+      if (k->rounded[i])
+        k->rounded_at[i] = take(&total, (size_t)dj_shape_count(&r.in[i].shape) * 2);
     }
-    s = fill_kernel(k, c, &p, pd, &total);
     set_threads(before);
   }
   dnnl_primitive_desc_destroy(pd);
@@ -632,6 +709,11 @@ dj_status dj__onednn_create(const dj__call *call, int threads, const dj__kernels
     if (k) kernel_destroy(k);
     return s;
   }
-  *out = (dj__kernel){kernel_run, kernel_destroy, k, total, k->name};
+  *out = (dj__kernel){.run = kernel_run,
+                      .destroy = kernel_destroy,
+                      .self = k,
+                      .workspace = total,
+                      .name = k->name,
+                      .layout = k->layout};
   return DJ_OK;
 }

@@ -4,7 +4,7 @@
  *
  *   simplify   drops nodes nothing depends on, merges equal ones
  *   precision  decides bf16 or f32 for every value and puts in casts
- *   round      products round large variables themselves instead of reading bf16 copies
+ *   round      products round variables themselves instead of reading bf16 copies
  *   recompute  makes some values a second time for the backward pass instead of keeping them
  *   fusion     residual and ReLU into batch norm, both ways; bias and activation into matmul and
  *              conv2d; chains of elementwise ops into one node
@@ -36,7 +36,8 @@ void dj__rewrite_abort(dj__rewrite *r);
 
 dj_status dj__pass_simplify(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_precision(const dj_graph *g, dj_graph **out); /* to bf16 */
-dj_status dj__pass_round(const dj_graph *g, dj_graph **out);
+/* convolutions: those alone, no matrix products */
+dj_status dj__pass_round(const dj_graph *g, bool convolutions, dj_graph **out);
 /* cheap: also what elementwise ops can make again from what is kept anyway */
 dj_status dj__pass_recompute(const dj_graph *g, bool cheap, dj_graph **out);
 dj_status dj__pass_fusion(const dj_graph *g, dj_graph **out);

@@ -1,14 +1,19 @@
 /*
- * Casts of large variables to bf16 are taken into the products that read them: the product rounds
- * each weight as it lays it out for its kernel, so that no copy is written, kept and read. Worth it
- * where weights change between runs; a frozen program keeps its copies.
+ * Casts of variables to bf16 are taken into the products that read them: the product rounds each
+ * weight as it lays it out for its kernel, so that no copy is written, kept and read. Matrices:
+ * large ones, where weights change between runs; a frozen program keeps its copies. Convolutions:
+ * always, as rounding and layout are mostly done once (packed.h).
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/passes/passes.h"
 
-enum { LARGE = 1 << 19 }; // elements of a variable that is worth it
+enum { LARGE = 1 << 19 }; // elements of a matrix that is worth it
+
+static bool is_conv(const dj__node *n) {
+  return n->op == DJ__OP_conv2d || n->op == DJ__OP_conv2d_data;
+}
 
 /* The variable that value v is a bf16 copy of, or DJ_NONE. */
 static dj_val copied_variable(const dj_graph *g, dj_val v) {
@@ -17,12 +22,14 @@ static dj_val copied_variable(const dj_graph *g, dj_val v) {
   if (n->op != DJ__OP_cast || g->values[v].dtype != DJ_BF16) return DJ_NONE;
   const dj__value *from = &g->values[n->in[0]];
   if (g->nodes[from->node]->op != DJ__OP_variable || from->dtype != DJ_F32) return DJ_NONE;
-  return dj_shape_count(&from->shape) >= LARGE ? n->in[0] : DJ_NONE;
+  return n->in[0];
 }
 
-static bool may_round(const dj__node *n, int i) {
-  if (n->op == DJ__OP_matmul) return i < 2;
-  return i == 1 && (n->op == DJ__OP_conv2d || n->op == DJ__OP_conv2d_data);
+/* The variable that node n is to read instead of input i; DJ_NONE: it keeps that. */
+static dj_val rounded_input(const dj_graph *g, const dj__node *n, int i, bool convolutions) {
+  const bool product = !convolutions && n->op == DJ__OP_matmul && i < 2;
+  dj_val v = product || (is_conv(n) && i == 1) ? copied_variable(g, n->in[i]) : DJ_NONE;
+  return v >= 0 && product && dj_shape_count(&g->values[v].shape) < LARGE ? DJ_NONE : v;
 }
 
 static unsigned char *rounds_of(dj__node *n) {
@@ -31,12 +38,12 @@ static unsigned char *rounds_of(dj__node *n) {
 }
 
 /* Copies n; where it may, it reads variables instead of their copies. */
-static bool copy(dj__rewrite *r, const dj__node *n) {
+static bool copy(dj__rewrite *r, const dj__node *n, bool convolutions) {
   dj_val in[3];
   unsigned rounds = 0;
-  if (n->n_in > 3 || !(may_round(n, 0) || may_round(n, 1))) return dj__rewrite_keep(r, n) != NULL;
+  if (n->n_in > 3 || !(is_conv(n) || n->op == DJ__OP_matmul)) return dj__rewrite_keep(r, n) != NULL;
   for (int i = 0; i < n->n_in; i++) {
-    dj_val v = may_round(n, i) ? copied_variable(r->src, n->in[i]) : DJ_NONE;
+    dj_val v = rounded_input(r->src, n, i, convolutions);
     if (v >= 0) rounds |= 1u << i;
     in[i] = n->in[i] < 0 ? DJ_NONE : r->map[v >= 0 ? v : n->in[i]];
   }
@@ -45,19 +52,18 @@ static bool copy(dj__rewrite *r, const dj__node *n) {
   return c != NULL;
 }
 
-dj_status dj__pass_round(const dj_graph *g, dj_graph **out) {
+dj_status dj__pass_round(const dj_graph *g, bool convolutions, dj_graph **out) {
   dj__rewrite r;
   DJ_TRY(dj__rewrite_begin(&r, g));
-  int *uses = dj__count_uses(g); // of casts, by others than products
+  int *uses = dj__count_uses(g); // of casts, by those that go on reading them
   bool ok = uses != NULL;
   for (int i = 0; ok && i < g->n_nodes; i++)
     for (int k = 0; k < g->nodes[i]->n_in; k++)
-      if (may_round(g->nodes[i], k) && copied_variable(g, g->nodes[i]->in[k]) >= 0)
-        uses[g->nodes[i]->in[k]]--;
+      if (rounded_input(g, g->nodes[i], k, convolutions) >= 0) uses[g->nodes[i]->in[k]]--;
   for (int i = 0; ok && i < g->n_nodes; i++) {
     const dj__node *n = g->nodes[i];
     if (n->n_out == 1 && copied_variable(g, n->out[0]) >= 0 && uses[n->out[0]] == 0) continue;
-    ok = copy(&r, n);
+    ok = copy(&r, n, convolutions);
   }
   free(uses);
   if (!ok) {

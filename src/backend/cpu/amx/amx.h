@@ -25,6 +25,7 @@
 #include <immintrin.h>
 
 #include "backend/cpu/isa/nn.h"
+#include "backend/cpu/isa/turn.h"
 #include "backend/cpu/isa/vmath.h"
 
 enum {

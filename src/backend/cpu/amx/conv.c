@@ -6,7 +6,7 @@
  * side in the source: taps * channels numbers from its pixel on, and those of the next result a
  * constant distance further. So rows of A are read straight from a copy of the source with its
  * padding (a band, which stays in second-level cache); no windows are copied. B is the weights,
- * packed once a call.
+ * packed once a call, or kept packed by the program (layout).
  *
  * With a stride, conv2d_data falls apart into stride x stride pictures of which each sees every
  * stride-th tap (a phase). With a vertical stride of the source (conv2d), the rows of a band are
@@ -16,6 +16,8 @@
  * padding is computed and dropped. Where rows are whole tiles only they are taken instead. Sums are
  * made in the same order whatever the band and the number of threads.
  */
+#include <stdlib.h>
+
 #include "backend/cpu/amx/amx.h"
 
 enum {
@@ -41,7 +43,7 @@ typedef struct phase {
   int64_t bands;        /* of an image (1 with several images) */
   int64_t lines,
       plane;   /* of a band and image: laid out source rows of one remainder, bytes of those */
-  size_t b_at; /* packed weights in workspace */
+  size_t b_at; /* in a panel of weights */
 } phase;
 
 typedef struct plan {
@@ -54,7 +56,8 @@ typedef struct plan {
   int64_t kh, kw, panels;
   phase phase[MOST_PHASES];
   int n_phase;
-  size_t blocks; /* that a band has at most */
+  size_t blocks;      /* that a band has at most */
+  size_t panel_bytes; /* of weights, all phases */
   size_t b_bytes, turned_bytes, limb_bytes, band_bytes,
       c_bytes; /* workspace: the first two once, the others a thread; a limb of a band */
 } plan;
@@ -178,12 +181,13 @@ static bool plan_of(const dj__call *call, plan *p) {
   for (int i = 0; i < p->n_phase; i++) {
     phase *f = &p->phase[i];
     lay_out(p, f, call->threads > 1 ? call->threads : 1);
-    f->b_at = p->b_bytes;
-    p->b_bytes += (size_t)(p->panels * f->steps * p->limbs) * DJ__STEP_BYTES;
+    f->b_at = p->panel_bytes;
+    p->panel_bytes += (size_t)(f->steps * p->limbs) * DJ__STEP_BYTES;
     size_t limb = (size_t)(f->images * f->sy * f->plane) + slack(p, f);
     if (limb > p->limb_bytes) p->limb_bytes = limb;
     if (most_blocks(f) > p->blocks) p->blocks = most_blocks(f);
   }
+  p->b_bytes = (size_t)p->panels * p->panel_bytes;
   p->limb_bytes = (p->limb_bytes + 63) / 64 * 64;
   p->band_bytes = p->limb_bytes * (size_t)p->limbs;
   size_t deepest = 0;
@@ -265,8 +269,8 @@ static void gather_panel(const plan *p, const phase *f, const void *turned, char
 static void pack_weights(const plan *p, const phase *f, const void *turned, char *packed,
                          int64_t n0, int64_t n1, bool *strange) {
   const int64_t each = f->steps / f->th, taps = p->kh * p->kw, step = p->limbs * DJ__STEP_BYTES,
-                size = f->steps * step;
-  char *dst = packed + n0 * size;
+                size = (int64_t)p->panel_bytes;
+  char *dst = packed + f->b_at + n0 * size;
   for (int64_t i = 0; i < f->th; i++, dst += each * step) {
     const int64_t kh = f->kh0 + i * f->kstep_h;
     if (p->forward) {
@@ -380,7 +384,7 @@ static void compute(const plan *p, const phase *f, const band *b, const char *pa
                 step = p->limbs * DJ__STEP_BYTES;
   const size_t size = dj_dtype_size(p->dst.dtype), stride = (size_t)(f->sx * p->c * 2);
   for (int64_t n = 0; n < p->panels; n++) {
-    const char *panel = packed + n * f->steps * step;
+    const char *panel = packed + (size_t)n * p->panel_bytes + f->b_at;
     const int64_t cols = least(32, p->o - 32 * n);
     const dj__amx_to to = {p->dst.dtype, p->a->post.act, bias ? bias + 32 * n : NULL, false,
                            p->mend};
@@ -414,8 +418,8 @@ static void steps_of(const phase *f, int32_t *at) {
       at[i * each + u] = (int32_t)(i % f->sy * f->plane + i / f->sy * f->row + u * 64);
 }
 
-/* The whole call. True: there were numbers that are not finite. */
-static bool pictures(const dj__call *call, const plan *p) {
+/* The whole call. kept: packed weights, or NULL. True: there were numbers that are not finite. */
+static bool pictures(const dj__call *call, const plan *p, const char *kept) {
   char *packed = (char *)(((uintptr_t)call->workspace + 63) / 64 * 64);
   char *turned = p->turned_bytes ? packed + p->b_bytes : NULL;
   char *mine = packed + p->b_bytes + p->turned_bytes;
@@ -432,37 +436,78 @@ static bool pictures(const dj__call *call, const plan *p) {
     b.where = (char **)(void *)(b.c + p->blocks * 1024);
     b.from = (const char **)(void *)(b.where + p->blocks * 32);
     b.at = (int32_t *)(void *)(b.from + p->blocks * 2);
-    if (turned) {
+    if (turned && !kept) {
       turn_weights(p, turned, id, team);
 #pragma omp barrier
     }
     dj__amx_begin();
-    for (int i = 0; i < p->n_phase; i++)
+    for (int i = 0; i < p->n_phase && !kept; i++)
 #pragma omp for schedule(static)
       for (int64_t n = 0; n < p->panels; n += PACKED)
-        pack_weights(p, &p->phase[i], turned, packed + p->phase[i].b_at, n,
-                     least(n + PACKED, p->panels), &any);
+        pack_weights(p, &p->phase[i], turned, packed, n, least(n + PACKED, p->panels), &any);
     for (int i = 0; i < p->n_phase; i++) {
       const phase *f = &p->phase[i];
       steps_of(f, b.at);
 #pragma omp for schedule(static) nowait
       for (int64_t item = 0; item < (p->n + f->images - 1) / f->images * f->bands; item++)
-        one_band(p, f, &b, item, packed + f->b_at, p->a->post.bias ? bias : NULL);
+        one_band(p, f, &b, item, kept ? kept : packed, p->a->post.bias ? bias : NULL);
     }
     dj__amx_end();
   }
   return any;
 }
 
+/* self: the layout of packed weights, or NULL. */
 static dj_status run(const dj__call *call, void *self) {
-  (void)self;
   plan p;
   if (!plan_of(call, &p)) return dj_error(DJ_E_UNSUPPORTED, "convolution of this shape on AMX");
-  if (!pictures(call, &p)) return DJ_OK;
+  if (!pictures(call, &p, self ? call->packed : NULL)) return DJ_OK;
   p.limbs = 1;
   p.mend = true;
-  pictures(call, &p);
+  pictures(call, &p, NULL);
   return DJ_OK;
 }
 
-const dj__own dj__amx_conv2d = {run, supports, workspace};
+/* ---- layout of weights ---- */
+enum { STEP = DJ__STEP_BYTES / 2, HALF = DJ__TILE_BYTES / 2 }; /* in numbers */
+
+/* Of number i along the depth of B, and of column i. */
+static int32_t depth_at(int64_t i) {
+  return (int32_t)(i / 32 * STEP + i % 32 / 2 * 32 + i % 2);
+}
+static int32_t column_at(const plan *p, int64_t i) {
+  return (int32_t)(i / 32 * (int64_t)(p->panel_bytes / 2) + i % 32 / 16 * HALF + i % 16 * 2);
+}
+/* Of a tap; -1: no phase reads it. */
+static int32_t tap_at(const plan *p, int64_t kh, int64_t kw) {
+  for (int k = 0; k < p->n_phase; k++) {
+    const phase *f = &p->phase[k];
+    for (int64_t i = 0; i < f->th; i++)
+      for (int64_t j = 0; j < f->tw; j++)
+        if (f->kh0 + i * f->kstep_h == kh && f->kw0 + j * f->kstep_w == kw)
+          return (int32_t)(f->b_at / 2) + depth_at((i * f->tw + j) * p->c);
+  }
+  return -1;
+}
+
+static dj__layout *layout(const dj__call *c) {
+  plan p;
+  if (!plan_of(c, &p) || p.limbs > 1 || p.c % 32 || p.b_bytes / 2 > INT32_MAX) return NULL;
+  const int64_t rows = p.w.shape.dim[0], cols = p.w.shape.dim[3], taps = p.kh * p.kw;
+  dj__layout *l = malloc(sizeof *l + (size_t)(rows + taps + cols) * sizeof l->place[0]);
+  if (!l) return NULL;
+  *l = (dj__layout){rows, taps, cols, (int64_t)(p.b_bytes / 2), DJ_BF16};
+  int32_t *place = l->place;
+  for (int64_t i = 0; i < rows; i++) *place++ = p.forward ? column_at(&p, i) : depth_at(i);
+  bool all = true;
+  for (int64_t i = 0; i < taps; i++) {
+    *place = tap_at(&p, i / p.kw, i % p.kw);
+    all &= *place++ >= 0;
+  }
+  for (int64_t i = 0; i < cols; i++) *place++ = p.forward ? depth_at(i) : column_at(&p, i);
+  if (all) return l;
+  free(l);
+  return NULL;
+}
+
+const dj__own dj__amx_conv2d = {run, supports, workspace, layout};

@@ -542,4 +542,4 @@ static dj_status run(const dj__call *c, void *self) {
   return DJ_OK;
 }
 
-const dj__own dj__amx_conv2d_weight = {run, supports, workspace};
+const dj__own dj__amx_conv2d_weight = {run, supports, workspace, NULL};

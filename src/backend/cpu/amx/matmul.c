@@ -269,4 +269,4 @@ static dj_status run(const dj__call *c, void *self) {
   return DJ_OK;
 }
 
-const dj__own dj__amx_matmul = {run, supports, workspace};
+const dj__own dj__amx_matmul = {run, supports, workspace, NULL};

@@ -100,6 +100,8 @@ dj_status DJ__I(cast_run)(const dj__call *c, void *self);
 bool DJ__I(ewise_supports)(const dj__call *c);
 size_t DJ__I(ewise_workspace)(const dj__call *c);
 dj_status DJ__I(ewise_run)(const dj__call *c, void *self);
+/* pack.c: dj__backend.pack */
+void DJ__I(pack)(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to);
 void DJ__I(post)(void *y, dj_dtype yt, int64_t rows, int64_t n, const void *bias, dj_dtype bt,
                  int act, int threads);
 

@@ -4,16 +4,31 @@
  *
  * All variables are cut into blocks of DJ__NORM_BLOCK elements, counted through from the first
  * variable to the last; threads take equal shares of the blocks, so that many small variables and a
- * few large ones are both spread. Per element the arithmetic is f32 (constants are prepared in
- * double); the norm is summed in double, a sum for each block, added in the order of the blocks.
+ * few large ones are both spread. Of a weight that kernels want packed (dj__call.copies) a thread
+ * gets whole groups of rows, and packs each when it is updated and still in cache. Per element the
+ * arithmetic is f32 (constants are prepared in double); the norm is summed in double, a sum for
+ * each block, added in the order of the blocks.
  */
 #include "backend/cpu/isa/basic.h"
 #include "engine/attrs.h"
 
 enum { CHUNK = DJ__NORM_BLOCK };
 
-static int64_t chunks_of(const dj_tensor *t) {
-  return (dj_shape_count(&t->shape) + CHUNK - 1) / CHUNK;
+static const dj__copy *copies_of(const dj__call *c, int input) {
+  return c->copies ? c->copies[input] : NULL;
+}
+
+/* Elements of a block: fewer where each is packed, too, so that blocks take equal times. */
+static int64_t block_of(const dj__call *c, int input) {
+  enum { UPDATE = 6 }; /* times as long as writing a copy */
+  int64_t work = UPDATE;
+  for (const dj__copy *copy = copies_of(c, input); copy; copy = copy->next) work++;
+  return CHUNK * UPDATE / work;
+}
+
+static int64_t chunks_of(const dj__call *c, int input) {
+  const int64_t block = block_of(c, input);
+  return (dj_shape_count(&c->in[input].shape) + block - 1) / block;
 }
 
 /* Inputs first, first + step, .. are cut into blocks: the position of one of them. */
@@ -24,15 +39,15 @@ typedef struct cursor {
 
 static cursor cursor_at(const dj__call *c, int first, int step, int64_t block) {
   cursor at = {first, block};
-  while (at.input < c->n_in && at.block >= chunks_of(&c->in[at.input])) {
-    at.block -= chunks_of(&c->in[at.input]);
+  while (at.input < c->n_in && at.block >= chunks_of(c, at.input)) {
+    at.block -= chunks_of(c, at.input);
     at.input += step;
   }
   return at;
 }
 static void cursor_next(const dj__call *c, int step, cursor *at) {
   at->block++;
-  while (at->input < c->n_in && at->block >= chunks_of(&c->in[at->input])) {
+  while (at->input < c->n_in && at->block >= chunks_of(c, at->input)) {
     at->block = 0;
     at->input += step;
   }
@@ -41,7 +56,7 @@ static int64_t all_chunks(const dj__call *c, int first, int step, int64_t *eleme
   int64_t n = 0;
   *elements = 0;
   for (int i = first; i < c->n_in; i += step) {
-    n += chunks_of(&c->in[i]);
+    n += chunks_of(c, i);
     *elements += dj_shape_count(&c->in[i].shape);
   }
   return n;
@@ -83,22 +98,56 @@ static float *floats(const dj__call *c, int i, int64_t from) {
   return c->in[i].shape.rank < 0 ? NULL : (float *)c->in[i].data + from;
 }
 
-static void update_block(const dj__call *c, cursor at, const step_constants *general) {
+/* Elements [from, from + n) of the variable that is this input. */
+static void update_block(const dj__call *c, int input, int64_t from, int64_t n,
+                         const step_constants *general) {
   const dj__update_attr *a = c->attr;
-  const dj__update_var *var = &a->var[(at.input - DJ__UPDATE_FIRST) / DJ__UPDATE_PER_VAR];
-  int64_t count = dj_shape_count(&c->in[at.input].shape), from = at.block * CHUNK;
-  int64_t n = count - from < CHUNK ? count - from : CHUNK;
+  const dj__update_var *var = &a->var[(input - DJ__UPDATE_FIRST) / DJ__UPDATE_PER_VAR];
   step_constants k = *general;
   k.lr = general->lr * var->lr_scale;
   k.decay = var->weight_decay;
-  float *p = floats(c, at.input, from), *m = floats(c, at.input + 2, from);
-  const float *g = floats(c, at.input + 1, from);
+  float *p = floats(c, input, from), *m = floats(c, input + 2, from);
+  const float *g = floats(c, input + 1, from);
   if (c->op == DJ__OP_adamw)
-    adamw_block(p, g, m, floats(c, at.input + 3, from), n, &k);
+    adamw_block(p, g, m, floats(c, input + 3, from), n, &k);
   else
     sgd_block(p, g, m, n, &k);
-  float *ema = floats(c, at.input + 4, from);
+  float *ema = floats(c, input + 4, from);
   if (ema) average_block(ema, p, n, k.ema_rest);
+}
+
+/* Elements of a variable that one thread updates together: a block, or rows that are packed. */
+static int64_t group_of(const dj__call *c, int input) {
+  const dj_shape *s = &c->in[input].shape;
+  return copies_of(c, input) ? dj_shape_count(s) / s->dim[0] * DJ__PACK_ROWS : CHUNK;
+}
+
+/* Groups of the variable from element `from` to `to`. */
+static void update_groups(const dj__call *c, int input, int64_t from, int64_t to,
+                          const step_constants *k) {
+  const int64_t group = group_of(c, input), row = group / DJ__PACK_ROWS;
+  for (int64_t end; from < to; from = end) {
+    end = to - from < group ? to : from + group;
+    for (int64_t i = from; i < end; i += CHUNK)
+      update_block(c, input, i, end - i < CHUNK ? end - i : CHUNK, k);
+    for (const dj__copy *copy = copies_of(c, input); copy; copy = copy->next)
+      DJ__I(pack)(copy->layout, copy->data, c->in[input].data, from / row, end / row);
+  }
+}
+
+/* The first element, from a block on, that begins a group. */
+static int64_t group_from(const dj__call *c, cursor at) {
+  const int64_t group = group_of(c, at.input);
+  return at.block * block_of(c, at.input) / group * group;
+}
+
+/* The groups that begin in blocks [from, to) of all. */
+static void update_share(const dj__call *c, int64_t from, int64_t to, const step_constants *k) {
+  const cursor first = cursor_at(c, DJ__UPDATE_FIRST, DJ__UPDATE_PER_VAR, from),
+               last = cursor_at(c, DJ__UPDATE_FIRST, DJ__UPDATE_PER_VAR, to);
+  for (int i = first.input; i < c->n_in && i <= last.input; i += DJ__UPDATE_PER_VAR)
+    update_groups(c, i, i == first.input ? group_from(c, first) : 0,
+                  i == last.input ? group_from(c, last) : dj_shape_count(&c->in[i].shape), k);
 }
 
 /* inputs: hyper (8), guard (2), then param, grad, m, v, ema of every variable, all f32. */
@@ -121,9 +170,7 @@ static dj_status update_run(const dj__call *c) {
 #pragma omp parallel num_threads(nt)
   {
     int t = omp_get_thread_num(), team = omp_get_num_threads();
-    int64_t b = part_from(chunks, team, t), to = part_from(chunks, team, t + 1);
-    cursor at = cursor_at(c, DJ__UPDATE_FIRST, DJ__UPDATE_PER_VAR, b);
-    for (; b < to; b++, cursor_next(c, DJ__UPDATE_PER_VAR, &at)) update_block(c, at, &k);
+    update_share(c, part_from(chunks, team, t), part_from(chunks, team, t + 1), &k);
   }
   return DJ_OK;
 }
