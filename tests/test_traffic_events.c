@@ -102,9 +102,12 @@ static bool is_staged(const dj__case *c, const dj__map *m, tally *t) {
   const int kind = d.world->config.staged.kind;
   bool place = dj__event_fits(m, &d.world->route, kind) > 0;
   for (int k = 0; k < 20 * 90 && !d.world->cast.staged; k++) step(&d);
+  for (int k = 0; k < 10; k++) step(&d); /* lights that turn are seen when they are yellow */
   for (int k = 0; k < 20 * 12 && d.world->n_event && !d.world->event[d.world->n_event - 1].end; k++)
     step(&d);
-  bool begun = d.world->cast.staged;
+  bool begun = false;
+  for (int e = 0; e < d.world->n_event; e++) begun |= (int)d.world->event[e].kind == kind;
+  begun &= d.world->cast.staged;
   if (place && !begun) print_error("%s: not begun\n", c->name);
   stop(&d, t);
   return begun || !place;

@@ -448,7 +448,7 @@ static void staged_events_begin(void **state) {
     for (uint64_t seed = 1; seed < 200 && runs < (SLOW > 1 ? 4 : 10); seed++) {
       const dj__map *m = seed & 1 ? grid : organic;
       dj__route route;
-      if (dj__map_random_route(m, seed, 500, &route)) continue;
+      if (dj__map_random_route(m, seed, 300, &route)) continue;
       if (dj__event_fits(m, &route, kinds[k]) == 2) {
         dj__world_config c = staged(m, seed, &route, kinds[k], 2);
         c.n_vehicle = 15;
@@ -459,7 +459,7 @@ static void staged_events_begin(void **state) {
       }
       free(route.lane);
     }
-    if (10 * begun < 9 * runs)
+    if (3 * begun < 2 * runs) /* by a plain driver, who stands a lot */
       fail_msg("%s began in %d of %d runs", dj__event_name((dj__event_kind)kinds[k]), begun, runs);
   }
 }

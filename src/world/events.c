@@ -515,7 +515,7 @@ int dj__next_light(const dj__world *w, double least, double *dist) {
 static void watch_light(dj__world *w) {
   double dist, v = w->ego.vx;
   int stop = dj__next_light(w, 0, &dist);
-  if (stop < 0 || stop == w->cast.light || v < 3 || w->n_event >= DJ__MAX_EVENTS) return;
+  if (stop < 0 || stop == w->cast.light || v < 2 || w->n_event >= DJ__MAX_EVENTS) return;
   if (dist > 4 * v || dj__world_light(w, stop) != DJ__LIGHT_YELLOW) return;
   if (dj__map_light(w->map, stop, dj__world_time(w) - DJ__WORLD_DT) != DJ__LIGHT_GREEN) return;
   w->cast.light = stop;
