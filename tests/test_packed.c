@@ -27,7 +27,11 @@ static dj__layout *layout(form f, int64_t rows, int64_t taps, int64_t cols, dj_d
   dj__layout *l = malloc(sizeof *l + (size_t)(rows + taps + cols) * sizeof l->place[0]);
   assert_non_null(l);
   const int32_t r32 = (int32_t)(rows + 31) / 32, c32 = (int32_t)(cols + 31) / 32;
-  *l = (dj__layout){rows, taps, cols, (int64_t)r32 * c32 * 1024 * taps, t};
+  *l = (dj__layout){.rows = rows,
+                    .taps = taps,
+                    .cols = cols,
+                    .count = (int64_t)r32 * c32 * 1024 * taps,
+                    .dtype = t};
   const int32_t word = t == DJ_BF16 ? 2 : 1, block = c32 * 1024, n = (int32_t)cols;
   int32_t *place = l->place;
   for (int32_t r = 0; r < rows; r++)
@@ -42,6 +46,7 @@ static dj__layout *layout(form f, int64_t rows, int64_t taps, int64_t cols, dj_d
                : f == TURNED ? c / 32 * 1024 + c % 32 / word * 32 * word + c % word
                : f == PAIRS  ? c / 32 * 1024 + c % 32 * word
                              : c * 7 % n;
+  dj__layout_finish(l);
   return l;
 }
 
@@ -64,9 +69,10 @@ static void check_layout(const dj__kernels *k, const dj__layout *l) {
     else
       ((uint16_t *)want)[at] = dj_f32_to_bf16(w[i]);
   }
-  for (int64_t from = 0; from < l->rows; from += 2 * DJ__PACK_ROWS) { // in parts
-    const int64_t to = from + 2 * DJ__PACK_ROWS;
-    k->pack(l, got, w, from, to < l->rows ? to : l->rows);
+  for (int64_t from = 0, to; from < l->rows; from = to) { // in parts
+    to = from + (from ? 2 : 1) * l->unit;
+    to = to < l->rows ? to : l->rows;
+    k->pack(l, got, w, from, to);
   }
   if (memcmp(want, got, bytes) != 0)
     fail_msg("%s: (%lld, %lld, %lld) as %s is packed wrongly", k->isa, (long long)l->rows,
@@ -108,13 +114,18 @@ static dj_val conv(dj_graph *g, const char *name, dj_val x, int64_t out, int ker
   return dj_relu(g, dj_conv2d(g, x, w, DJ_NONE, &a));
 }
 
-/* Sizes that fill blocks and that do not, strides, groups, a transposed one, and one weight read by
- * two. */
+/* Convolutions whose sizes fill blocks and do not, with strides, groups, a transposed one, one
+ * weight read by two; matrices. */
 static dj_val network(dj_graph *g) {
   dj_val x = dj_input(g, "x", DJ_F32, DJ_SHAPE(3, 18, 20, 3));
   x = conv(g, "stem", x, 32, 5, dj_conv2d_same(5, 2));
   x = conv(g, "wide", x, 64, 3, dj_conv2d_same(3, 1));
   x = conv(g, "down", x, 64, 3, dj_conv2d_same(3, 2));
+  dj_val flat = dj_reshape(g, x, DJ_SHAPE(3, 1600)),
+         matrix[] = {
+             dj_param(g, "matrix", DJ_SHAPE(704, 1600), dj_init_he(1600)), // large: another kernel
+             dj_param(g, "small", DJ_SHAPE(8, 704), dj_init_he(704))};
+  flat = dj_linear(g, dj_relu(g, dj_linear(g, flat, matrix[0], DJ_NONE)), matrix[1], DJ_NONE);
   x = conv(g, "odd", x, 72, 3, dj_conv2d_same(3, 1));
   x = conv(g, "narrow", x, 40, 3, dj_conv2d_same(3, 1));
   dj_conv2d_args grouped = dj_conv2d_same(3, 1);
@@ -128,7 +139,8 @@ static dj_val network(dj_graph *g) {
   x = dj_conv_transpose2d(g, x, up, DJ_NONE, &(dj_conv2d_args){.stride_h = 2, .stride_w = 2}, 10,
                           10);
   x = conv(g, "last", x, 5, 1, (dj_conv2d_args){0});
-  dj_val loss = dj_mean(g, dj_square(g, x), DJ_ALL_AXES);
+  dj_val loss = dj_add(g, dj_mean(g, dj_square(g, x), DJ_ALL_AXES),
+                       dj_mean(g, dj_square(g, flat), DJ_ALL_AXES));
   dj_output(g, "out", loss);
   return loss;
 }
@@ -169,7 +181,7 @@ static void assert_same_variables(dj_vars *a, dj_vars *b) {
   }
 }
 
-/* No convolution lays out weights in a run, and none is rounded by itself. */
+/* No product lays out weights in a run, and none is rounded by itself. */
 static void assert_nothing_laid_out(const dj_program *p) {
   for (int i = 0; i < dj_program_n_nodes(p); i++) {
     dj_node_report r;
@@ -274,7 +286,7 @@ static void test_loaded_and_averaged_weights(void **state) {
   dj_vars *vars = dj_vars_create(1), *eval = dj_vars_create(2), *loaded = dj_vars_create(3);
   dj_program *p = program(TRAIN, &adamw, &c, vars);
   OK(dj_optimizer_start(vars));
-  twins averaged = twins_of(eval, false), resumed = twins_of(loaded, true);
+  twins averaged = twins_of(eval, false), resumed = twins_of(loaded, false);
   float last[2] = {assert_fresh(&averaged), assert_fresh(&resumed)};
   for (uint64_t s = 0; s < 4; s++) {
     run(p, &adamw, s);
@@ -401,7 +413,7 @@ static void test_assigned_weights(void **state) {
     dj_graph_destroy(g);
     dj_vars_destroy(vars);
   }
-  assert_true(out[0][0] > out[0][1] && out[0][1] > out[0][2]);
+  assert_true(out[0][0] != out[0][1] && out[0][1] != out[0][2]);
   assert_memory_equal(out[0], out[1], sizeof out[0]);
 }
 

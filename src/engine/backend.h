@@ -35,8 +35,8 @@ typedef struct dj__backend {
    */
   bool (*supports)(const dj__call *c, const dj__backend_options *o);
   dj_status (*create)(const dj__call *c, const dj__backend_options *o, dj__kernel *k);
-  /* Rows [from, to) of weight w into a copy of this layout; `from` is a multiple of DJ__PACK_ROWS,
-   * `to` too, or the end. NULL where no kernel has a layout. */
+  /* Rows [from, to) of weight w into a copy of this layout: whole units, or to the end. NULL where
+   * no kernel has a layout. */
   void (*pack)(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to);
   /* Memory of the device; 64-byte aligned, zeroed. */
   void *(*alloc)(size_t bytes);

@@ -41,10 +41,11 @@ typedef struct dj__infer {
 typedef struct dj__layout {
   int64_t rows, taps, cols;
   int64_t count; /* elements of the copy */
+  int64_t unit;  /* rows that are packed at once */
+  int form;      /* the backend's own */
   dj_dtype dtype;
   int32_t place[];
 } dj__layout;
-enum { DJ__PACK_ROWS = 16 }; /* rows that are packed at once */
 /* Of a copy, whole lines of cache. */
 static inline size_t dj__layout_bytes(const dj__layout *l) {
   return ((size_t)l->count * dj_dtype_size(l->dtype) + 63) & ~(size_t)63;

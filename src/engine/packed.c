@@ -7,6 +7,9 @@
 #include "engine/attrs.h"
 #include "engine/passes/passes.h"
 
+/* Of copies in all, for a matrix to get one: large networks need the memory more than the time. */
+static const size_t MOST_BYTES = 64 << 20;
+
 static bool updates(const dj__node *n, int i) {
   return (n->op == DJ__OP_adamw || n->op == DJ__OP_sgd) && i >= DJ__UPDATE_FIRST &&
          (i - DJ__UPDATE_FIRST) % DJ__UPDATE_PER_VAR == 0;
@@ -28,8 +31,10 @@ dj_status dj__packed_begin(dj__packed *p, const dj_graph *g, const dj__backend *
   return DJ_OK;
 }
 
-bool dj__packed_may(const dj__packed *p, const dj__node *n) {
-  return n->n_in > 1 && n->in[1] >= 0 && p->may[n->in[1]];
+bool dj__packed_may(const dj__packed *p, const dj__node *n, const dj_shape *s) {
+  if (n->in[1] < 0 || !p->may[n->in[1]]) return false;
+  const size_t bytes = (size_t)dj_shape_count(s) * dj_dtype_size(DJ_BF16);
+  return n->op != DJ__OP_matmul || p->bytes + bytes <= MOST_BYTES;
 }
 
 static bool same_layout(const dj__layout *a, const dj__layout *b) {

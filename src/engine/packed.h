@@ -29,8 +29,8 @@ typedef struct dj__packed {
 
 /* off: no copies. */
 dj_status dj__packed_begin(dj__packed *p, const dj_graph *g, const dj__backend *b, bool off);
-/* True if copies of what node n reads as input 1 may be kept. */
-bool dj__packed_may(const dj__packed *p, const dj__node *n);
+/* True if a copy of what node n reads as input 1, of this shape, may be kept. */
+bool dj__packed_may(const dj__packed *p, const dj__node *n, const dj_shape *s);
 /* The copy of a variable in this layout; kernels that like the same share it. */
 const dj__copy *dj__packed_want(dj__packed *p, dj_val variable, const dj__layout *l);
 /* data (n_values): where variables are. */

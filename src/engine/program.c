@@ -193,7 +193,7 @@ static void fill_call(dj_program *p, step *s, dj_tensor **next, void *const *dat
                        .attr = n->attr,
                        .seed = s->call.seed,
                        .threads = p->options.threads,
-                       .keeps = dj__packed_may(&p->packed, n),
+                       .keeps = s->call.keeps,
                        .packed = s->packed ? s->packed->data : NULL,
                        .copies = s->copies};
 }
@@ -215,6 +215,7 @@ static dj_status make_steps(dj_program *p, const int *order, int n, const bool *
     s->once = frozen && node->n_out && frozen[node->out[0]];
     s->call.seed = seed;
     fill_call(p, s, &next, NULL);
+    s->call.keeps = node->n_in > 1 && dj__packed_may(&p->packed, node, &s->call.in[1].shape);
     dj_status st = make_kernel(p, s);
     if (st)
       return dj_error_context(st, "compile: %s at '%s'", dj__op_get(node->op)->name, node->label);

@@ -118,6 +118,87 @@ static bool prefer_own(const dj__call *c, const dj__kernels *k) {
   return c->op == DJ__OP_conv2d_weight && own_kernel(c, k);
 }
 
+/* Does each place lie `step` behind the one before, within groups? */
+static bool in_steps(const int32_t *place, int64_t n, int64_t group, int32_t step) {
+  for (int64_t i = 1; i < n; i++)
+    if (i % group && place[i] - place[i - 1] != step) return false;
+  return true;
+}
+
+void dj__layout_finish(dj__layout *l) {
+  const int32_t *row = l->place, *col = row + l->rows + l->taps;
+  const bool half = l->dtype == DJ_BF16;
+  l->form = DJ__FORM_NUMBERS;
+  if (in_steps(row, l->rows, DJ__RUN, half ? 2 : 1) &&
+      (!half || (l->cols % 2 == 0 && in_steps(col, l->cols, 2, 1))))
+    l->form = DJ__FORM_TURNED;
+  else if (half && l->rows % 2 == 0 && in_steps(row, l->rows, 2, 1) &&
+           in_steps(col, l->cols, DJ__RUN, 2))
+    l->form = DJ__FORM_PAIRS;
+  else if (half && in_steps(col, l->cols, l->cols, 1))
+    l->form = DJ__FORM_ROWS;
+  l->unit = l->form == DJ__FORM_TURNED ? DJ__RUN : l->form == DJ__FORM_PAIRS ? 2 : 1;
+}
+
+dj__layout *dj__layout_of_rows(const dj_shape *s) {
+  const int64_t rows = s->dim[0], count = dj_shape_count(s), cols = rows ? count / rows : 0;
+  dj__layout *l =
+      count > INT32_MAX ? NULL : malloc(sizeof *l + (size_t)(rows + 1 + cols) * sizeof l->place[0]);
+  if (!l) return NULL;
+  *l = (dj__layout){.rows = rows, .taps = 1, .cols = cols, .count = count, .dtype = DJ_BF16};
+  for (int64_t i = 0; i < rows; i++) l->place[i] = (int32_t)(i * cols);
+  l->place[rows] = 0;
+  for (int64_t i = 0; i < cols; i++) l->place[rows + 1 + i] = (int32_t)i;
+  dj__layout_finish(l);
+  return l;
+}
+
+/* A matrix product of ours that would round its weight, and reads a bf16 copy instead. */
+typedef struct reader {
+  const dj__own *own;
+  dj__layout *layout;
+} reader;
+
+static void reader_destroy(void *self) {
+  free(((reader *)self)->layout);
+  free(self);
+}
+static dj__call reader_call(const dj__call *c, dj_tensor in[3]) {
+  dj__call call = *c;
+  for (int i = 0; i < c->n_in; i++) in[i] = c->in[i];
+  in[1] = (dj_tensor){(void *)c->packed, DJ_BF16, in[1].shape}; /* never written */
+  call.in = in;
+  return call;
+}
+static dj_status reader_run(const dj__call *c, void *self) {
+  dj_tensor in[3];
+  const dj__call call = reader_call(c, in);
+  return ((reader *)self)->own->run(&call, NULL);
+}
+
+/* False: not such a product, or memory is out. */
+static bool reader_create(const dj__call *c, const dj__kernels *k, dj__kernel *out) {
+  if (!c->keeps || c->op != DJ__OP_matmul || c->in[1].dtype != DJ_F32 ||
+      !(((const dj__matmul_attr *)c->attr)->rounds >> 1 & 1u))
+    return false;
+  dj_tensor in[3];
+  const dj__call call = reader_call(c, in);
+  reader *r = malloc(sizeof *r);
+  if (!r) return false;
+  *r = (reader){own_kernel(&call, k), dj__layout_of_rows(&c->in[1].shape)};
+  if (!r->own || !r->layout) {
+    reader_destroy(r);
+    return false;
+  }
+  *out = (dj__kernel){.run = reader_run,
+                      .destroy = reader_destroy,
+                      .self = r,
+                      .workspace = r->own->workspace ? r->own->workspace(&call) : 0,
+                      .name = k->isa,
+                      .layout = r->layout};
+  return true;
+}
+
 static bool supports(const dj__call *c, const dj__backend_options *o) {
   const dj__kernels *k = dj__kernels_find(o->isa);
   if (!k) return false;
@@ -143,6 +224,7 @@ static dj_status create(const dj__call *c, const dj__backend_options *o, dj__ker
   }
   if ((library_first(o->isa) || !prefer_own(&call, k)) && dj__onednn_supports(&call, call.threads))
     return dj__onednn_create(&call, call.threads, k, out);
+  if (reader_create(&call, k, out)) return DJ_OK;
   const dj__own *own = own_kernel(&call, k);
   if (!own)
     return dj_error(DJ_E_UNSUPPORTED, "the cpu backend has no kernel for %s with these shapes",

@@ -45,6 +45,20 @@ extern const dj__own dj__amx_matmul, dj__amx_conv2d, dj__amx_conv2d_weight;
 
 extern const dj__kernels dj__kernels_generic, dj__kernels_avx2, dj__kernels_avx512;
 
+/* Layouts of which pack (isa/pack.c) writes runs of 16 words. A word is an f32 number, or two of
+ * bf16: neighbours in a row, or in pairs the same column of two rows. */
+enum { DJ__RUN = 16 };
+typedef enum dj__form {
+  DJ__FORM_NUMBERS, /* none */
+  DJ__FORM_ROWS,    /* bf16: a row is one run */
+  DJ__FORM_PAIRS,   /* bf16: words of 16 columns are neighbours */
+  DJ__FORM_TURNED   /* words of 16 rows are */
+} dj__form;
+/* Fills in form and unit, when everything else is there. */
+void dj__layout_finish(dj__layout *l);
+/* As the tensor lies, but in bf16; malloc'ed, NULL when it is too large. */
+dj__layout *dj__layout_of_rows(const dj_shape *s);
+
 /* The table for `isa` (NULL: the best this CPU runs); NULL with an error if the name is unknown or
  * the CPU lacks it. */
 const dj__kernels *dj__kernels_find(const char *isa);

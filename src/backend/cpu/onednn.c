@@ -120,7 +120,11 @@ static dj__layout *layout_of(md_ref wanted, const dj_tensor *w, int64_t groups) 
   if (!blocking_of(wanted, &b) || bytes / dj_dtype_size(w->dtype) > INT32_MAX) return NULL;
   dj__layout *l = malloc(sizeof *l + (size_t)(d[0] + d[1] * d[2] + d[3]) * sizeof l->place[0]);
   if (!l) return NULL;
-  *l = (dj__layout){d[0], d[1] * d[2], d[3], (int64_t)(bytes / dj_dtype_size(w->dtype)), w->dtype};
+  *l = (dj__layout){.rows = d[0],
+                    .taps = d[1] * d[2],
+                    .cols = d[3],
+                    .count = (int64_t)(bytes / dj_dtype_size(w->dtype)),
+                    .dtype = w->dtype};
   const int out = groups > 1; /* axes: (group,) output, input, height, width */
   int32_t *place = l->place;
   for (int64_t o = 0; o < d[0]; o++)
@@ -130,6 +134,7 @@ static dj__layout *layout_of(md_ref wanted, const dj_tensor *w, int64_t groups) 
     for (int64_t x = 0; x < d[2]; x++)
       *place++ = (int32_t)(place_along(&b, out + 2, h) + place_along(&b, out + 3, x));
   for (int64_t c = 0; c < d[3]; c++) *place++ = (int32_t)place_along(&b, out + 1, c);
+  dj__layout_finish(l);
   return l;
 }
 
@@ -621,11 +626,12 @@ static dj_status make_reorder(kernel *k, const problem *p, int weights, md_ref w
   return DJ_OK;
 }
 
-/* Layout of a convolution's weights, if a copy of them is kept and differs from them. */
+/* Layout of weights of which a copy is kept, if it differs from them. */
 static dj__layout *kept_layout(const dj__call *c, const problem *p, md_ref wanted, bool rounded) {
-  const bool reads = p->op == DJ__OP_conv2d || p->op == DJ__OP_conv2d_data;
-  if (!c->keeps || !reads || (p->as_f32 && c->in[B].dtype == DJ_BF16)) return NULL;
+  if (!c->keeps || p->op == DJ__OP_conv2d_weight || (p->as_f32 && c->in[B].dtype == DJ_BF16))
+    return NULL;
   if (!rounded && dnnl_memory_desc_equal(wanted, ref(&p->user[B]))) return NULL;
+  if (p->op == DJ__OP_matmul) return dj__layout_of_rows(&c->in[B].shape);
   const int64_t groups = ((const dj__conv_attr *)c->attr)->groups;
   return layout_of(wanted, &c->in[B], groups > 1 ? groups : 1);
 }

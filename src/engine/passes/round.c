@@ -1,8 +1,8 @@
 /*
- * Casts of variables to bf16 are taken into the products that read them: the product rounds each
- * weight as it lays it out for its kernel, so that no copy is written, kept and read. Matrices:
- * large ones, where weights change between runs; a frozen program keeps its copies. Convolutions:
- * always, as rounding and layout are mostly done once (packed.h).
+ * Casts of variables to bf16 are taken into the products that read them as weights: the product
+ * rounds each weight as it lays it out for its kernel, which is mostly done once (packed.h), or in
+ * each run; no copy is written, kept and read in between. Where nothing changes between runs
+ * (frozen), matrix products keep their copies.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -25,11 +25,12 @@ static dj_val copied_variable(const dj_graph *g, dj_val v) {
   return n->in[0];
 }
 
-/* The variable that node n is to read instead of input i; DJ_NONE: it keeps that. */
+/* The variable that node n is to read instead of input i; DJ_NONE: it keeps that. The first input
+ * of a matrix product is not kept packed: only where it is large. */
 static dj_val rounded_input(const dj_graph *g, const dj__node *n, int i, bool convolutions) {
   const bool product = !convolutions && n->op == DJ__OP_matmul && i < 2;
   dj_val v = product || (is_conv(n) && i == 1) ? copied_variable(g, n->in[i]) : DJ_NONE;
-  return v >= 0 && product && dj_shape_count(&g->values[v].shape) < LARGE ? DJ_NONE : v;
+  return v >= 0 && i == 0 && dj_shape_count(&g->values[v].shape) < LARGE ? DJ_NONE : v;
 }
 
 static unsigned char *rounds_of(dj__node *n) {

@@ -496,7 +496,11 @@ static dj__layout *layout(const dj__call *c) {
   const int64_t rows = p.w.shape.dim[0], cols = p.w.shape.dim[3], taps = p.kh * p.kw;
   dj__layout *l = malloc(sizeof *l + (size_t)(rows + taps + cols) * sizeof l->place[0]);
   if (!l) return NULL;
-  *l = (dj__layout){rows, taps, cols, (int64_t)(p.b_bytes / 2), DJ_BF16};
+  *l = (dj__layout){.rows = rows,
+                    .taps = taps,
+                    .cols = cols,
+                    .count = (int64_t)(p.b_bytes / 2),
+                    .dtype = DJ_BF16};
   int32_t *place = l->place;
   for (int64_t i = 0; i < rows; i++) *place++ = p.forward ? column_at(&p, i) : depth_at(i);
   bool all = true;
@@ -505,9 +509,12 @@ static dj__layout *layout(const dj__call *c) {
     all &= *place++ >= 0;
   }
   for (int64_t i = 0; i < cols; i++) *place++ = p.forward ? depth_at(i) : column_at(&p, i);
-  if (all) return l;
-  free(l);
-  return NULL;
+  if (!all) {
+    free(l);
+    return NULL;
+  }
+  dj__layout_finish(l);
+  return l;
 }
 
 const dj__own dj__amx_conv2d = {run, supports, workspace, layout};

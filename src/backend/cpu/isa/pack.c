@@ -1,9 +1,8 @@
 /*
  * Weights into the layouts that kernels like (dj__layout), rounded to bf16 or as they are.
  *
- * Words are f32 numbers, or pairs of bf16 numbers that are neighbours in the copy: of one row, or
- * of two. Mostly 16 words are neighbours, those of 16 rows or of 16 columns, and are written as one
- * run; other layouts are written number by number.
+ * Words are f32 numbers, or pairs of bf16 numbers that are neighbours in the copy. Mostly 16 words
+ * are neighbours, and are written as one run (dj__form).
  */
 #include "backend/cpu/isa/isa.h"
 
@@ -11,7 +10,7 @@
 #include "backend/cpu/isa/turn.h"
 #endif
 
-enum { RUN = DJ__PACK_ROWS };
+enum { RUN = DJ__RUN, STREAM = 1 << 18 };
 
 /* Up to 16 rows of a weight (rows, taps, cols), at one tap. */
 typedef struct strip {
@@ -20,6 +19,7 @@ typedef struct strip {
   const int32_t *row, *col; /* places */
   dj_dtype dtype;
   void *copy; /* where the tap is */
+  bool past;  /* the caches */
 } strip;
 
 typedef struct words {
@@ -65,13 +65,15 @@ DJ__INLINE void load(words *w, const strip *s, int64_t r, int64_t c, const int64
     DJ__SIMD for (int64_t i = 0; i < n; i++) w->u[r][i] = pair(x[2 * i], x[2 * i + 1]);
 }
 
-/* n words. Whole runs go past the caches where they can: who reads them comes a step later. */
-DJ__INLINE void write_run(void *to, const uint32_t *run, const int64_t n) {
+/* n words. Whole runs of large copies go past the caches: who reads them comes a step later. */
+DJ__INLINE void write_run(const strip *s, void *to, const uint32_t *run, const int64_t n) {
 #if defined __AVX512F__
-  if (n == RUN && ((uintptr_t)to & 63) == 0) {
+  if (n == RUN && s->past && ((uintptr_t)to & 63) == 0) {
     _mm512_stream_si512(to, _mm512_loadu_si512(run));
     return;
   }
+#else
+  (void)s;
 #endif
   memcpy(to, run, (size_t)n * sizeof *run);
 }
@@ -86,13 +88,14 @@ static void write_turned(const strip *s) {
     if (s->rows == RUN && n >= RUN) {
       for (int64_t r = 0; r < RUN; r++) load(&w, s, r, c, RUN);
       turn(&w);
-      for (int64_t k = 0; k < RUN; k++) write_run(base + s->col[c + k * each] * size, w.u[k], RUN);
+      for (int64_t k = 0; k < RUN; k++)
+        write_run(s, base + s->col[c + k * each] * size, w.u[k], RUN);
     } else {
       memset(&w, 0, sizeof w);
       for (int64_t r = 0; r < s->rows; r++) load(&w, s, r, c, n < RUN ? n : RUN);
       turn(&w);
       for (int64_t k = 0; k < n && k < RUN; k++)
-        write_run(base + s->col[c + k * each] * size, w.u[k], s->rows);
+        write_run(s, base + s->col[c + k * each] * size, w.u[k], s->rows);
     }
   }
 }
@@ -101,7 +104,7 @@ DJ__INLINE void write_pair(const strip *s, int64_t r, int64_t c, const int64_t n
   const float *a = s->w + r * s->ld + c, *b = a + s->ld;
   uint32_t run[RUN];
   DJ__SIMD for (int64_t i = 0; i < n; i++) run[i] = pair(a[i], b[i]);
-  write_run((uint16_t *)s->copy + s->row[r] + s->col[c], run, n);
+  write_run(s, (uint16_t *)s->copy + s->row[r] + s->col[c], run, n);
 }
 /* Columns are neighbours, and two rows in a word. */
 static void write_pairs(const strip *s) {
@@ -111,45 +114,45 @@ static void write_pairs(const strip *s) {
   for (int64_t r = 0; r < s->rows && c < s->cols; r += 2) write_pair(s, r, c, s->cols - c);
 }
 
+/* Columns are neighbours. */
+static void write_rows(const strip *s) {
+  enum { PART = 2 * RUN };
+  for (int64_t r = 0; r < s->rows; r++) {
+    const float *x = s->w + r * s->ld;
+    uint16_t *to = (uint16_t *)s->copy + s->row[r] + s->col[0];
+    int64_t c = 0;
+    for (; c + PART <= s->cols; c += PART) {
+      uint32_t run[RUN];
+      DJ__SIMD for (int64_t i = 0; i < RUN; i++) run[i] = pair(x[c + 2 * i], x[c + 2 * i + 1]);
+      write_run(s, to + c, run, RUN);
+    }
+    for (; c < s->cols; c++) to[c] = to_bf16(x[c]);
+  }
+}
+
 static void write_numbers(const strip *s) {
   for (int64_t r = 0; r < s->rows; r++)
     for (int64_t c = 0; c < s->cols; c++)
       st(s->copy, s->dtype, s->row[r] + s->col[c], s->w[r * s->ld + c]);
 }
 
-/* Does each place lie `step` behind the one before, within groups? */
-static bool in_steps(const int32_t *place, int64_t n, int64_t group, int32_t step) {
-  bool all = true;
-  for (int64_t i = 0; i < n; i += group)
-    for (int64_t k = i + 1; k < n && k < i + group; k++) all &= place[k] - place[k - 1] == step;
-  return all;
-}
-
-typedef void writer(const strip *);
-static writer *writer_of(const strip *s) {
-  const bool half = s->dtype == DJ_BF16;
-  if (in_steps(s->row, s->rows, RUN, half ? 2 : 1) &&
-      (!half || (s->cols % 2 == 0 && in_steps(s->col, s->cols, 2, 1))))
-    return write_turned;
-  if (half && s->rows % 2 == 0 && in_steps(s->row, s->rows, 2, 1) &&
-      in_steps(s->col, s->cols, RUN, 2))
-    return write_pairs;
-  return write_numbers;
-}
-
 void DJ__I(pack)(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to) {
+  static void (*const write[])(const strip *) = {[DJ__FORM_NUMBERS] = write_numbers,
+                                                 [DJ__FORM_ROWS] = write_rows,
+                                                 [DJ__FORM_PAIRS] = write_pairs,
+                                                 [DJ__FORM_TURNED] = write_turned};
   for (int64_t r = from; r < to; r += RUN) {
     strip s = {.ld = l->taps * l->cols,
                .rows = to - r < RUN ? to - r : RUN,
                .cols = l->cols,
                .row = l->place + r,
                .col = l->place + l->rows + l->taps,
-               .dtype = l->dtype};
-    writer *write = writer_of(&s);
+               .dtype = l->dtype,
+               .past = l->count >= STREAM};
     for (int64_t t = 0; t < l->taps; t++) {
       s.w = w + (r * l->taps + t) * l->cols;
       s.copy = at_w(copy, l->dtype, l->place[l->rows + t]);
-      write(&s);
+      write[l->form](&s);
     }
   }
 #if defined __AVX512F__

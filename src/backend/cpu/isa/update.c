@@ -138,14 +138,19 @@ static void update_block(const dj__call *c, int input, int64_t from, int64_t n,
 
 /* Elements of a variable that one thread updates together: a block, or rows that are packed. */
 static int64_t group_of(const dj__call *c, int input) {
+  int64_t rows = 0;
+  for (const dj__copy *copy = copies_of(c, input); copy; copy = copy->next)
+    if (copy->layout->unit > rows) rows = copy->layout->unit;
   const dj_shape *s = &c->in[input].shape;
-  return copies_of(c, input) ? dj_shape_count(s) / s->dim[0] * DJ__PACK_ROWS : CHUNK;
+  const int64_t unit = rows ? dj_shape_count(s) / s->dim[0] * rows : CHUNK;
+  return unit < CHUNK ? CHUNK / unit * unit : unit;
 }
 
 /* Groups of the variable from element `from` to `to`. */
 static void update_groups(const dj__call *c, int input, int64_t from, int64_t to,
                           const step_constants *k) {
-  const int64_t group = group_of(c, input), row = group / DJ__PACK_ROWS;
+  const dj_shape *s = &c->in[input].shape;
+  const int64_t group = group_of(c, input), row = s->rank ? dj_shape_count(s) / s->dim[0] : 1;
   for (int64_t end; from < to; from = end) {
     end = to - from < group ? to : from + group;
     for (int64_t i = from; i < end; i += CHUNK)
