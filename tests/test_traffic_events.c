@@ -145,9 +145,49 @@ static void staged_events_begin(void **state) {
   }
 }
 
+/* ---- by themselves ---- */
+/* Routes of a busy suite: every kind happens within an hour, and is what its label says. */
+static void events_happen_by_themselves(void **state) {
+  (void)state;
+  static const char text[] =
+      "name: busy\nseconds: 90\nlength: 400\nroutes: 3\n"
+      "weather: [clear, rain, night]\n"
+      "traffic:\n  - {name: busy, vehicles: 45, cyclists: 6, pedestrians: 30, parked: 50, unruly: "
+      "1}\n"
+      "towns:\n  - {style: grid, seeds: [9600..9603]}\n  - {style: organic, seeds: [9610..9612]}\n"
+      "  - {style: motorway, seeds: [9620, 9621]}\n  - {style: mixed, seeds: [9630..9632]}\n";
+  dj__suite s;
+  dj__map *m = NULL;
+  tally t = {0};
+  fx_ok(dj__suite_parse(text, strlen(text), "busy.yaml", -1, SLOW > 1 ? 3 : 0, &s));
+  for (int i = 0; i < s.n; i++) {
+    drive d;
+    if (i == 0 || !dj__case_same_map(&s.cases[i - 1], &s.cases[i])) {
+      dj__map_destroy(m);
+      fx_ok(dj__case_map(&s.cases[i], &m));
+    }
+    start(&d, &s.cases[i], m);
+    while ((double)d.world->step * DJ__WORLD_DT < s.cases[i].seconds &&
+           d.world->route_s < d.world->route.length - 20)
+      step(&d);
+    stop(&d, &t);
+  }
+  dj__map_destroy(m);
+  dj__suite_free(&s);
+  assert_true(t.hours < 1);
+  for (int k = 0; k < DJ__N_EVENTS; k++) {
+    if (SLOW == 1 && k != DJ__EVENT_LIGHT_TURNS && t.begun[k] < 1)
+      fail_msg("%s: %d in %.2f h", dj__event_name(k), t.begun[k], t.hours);
+    if (10 * t.done[k] < 8 * t.ended[k])
+      fail_msg("%s: %d of %d did nothing of the kind", dj__event_name(k), t.ended[k] - t.done[k],
+               t.ended[k]);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(staged_events_begin),
+      cmocka_unit_test(events_happen_by_themselves),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

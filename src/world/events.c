@@ -12,6 +12,7 @@
 #define REACTION 1.0  /* s */
 #define STANDS_S 32.0 /* s for which a lane stays blocked */
 #define APART_S  90.0 /* s from the end of one that stands in the way to the next one */
+#define SELDOM_S 60.0 /* s from one that is seldom possible to the next one, at unruly = 1 */
 #define WAIT     11.0 /* s from an event until one is due, and */
 #define PATIENCE 2.0  /* s that each kind is given: together one in about 20 s at unruly = 1 */
 
@@ -472,13 +473,14 @@ static bool cast_red_runner(dj__world *w) {
 }
 
 /* Someone who comes towards the ego swings out into its lane and back. */
-static bool swings_out(const dj__world *w, int i, int lane, double room) {
+static bool swings_out(const dj__world *w, int i, int lane, double along, double room) {
   const dj__agents *a = &w->agents;
   const dj__mind *m = &w->traffic->mind[i];
   double v = (double)a->speed[i], closing = w->ego.vx + v;
   if (!dj__is_free_rider(w, i) || a->lane[i] != lane || v < 5) return false;
   double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
-  if (gap < 5 * closing || gap > 8.5 * closing || room < gap - 10) return false;
+  if (gap < 5 * closing || gap > 8.5 * closing || room < along + 7 || along > 145) return false;
+  if (along < gap) return false; /* has passed the ego */
   if (m->leader >= 0 && (double)m->leader_gap < 25) return false;
   return dj__plain_ahead(w, lane, (double)a->s[i], false) > 12 + 5.5 * v;
 }
@@ -492,7 +494,9 @@ static bool cast_oncoming(dj__world *w) {
     if (lane < 0 || w->map->lane[lane].left >= 0 || w->map->lane[lane].junction >= 0) continue;
     for (int e = w->traffic->lane_head[lane]; e >= 0; e = w->traffic->entry[e].next) {
       int i = w->traffic->entry[e].agent;
-      if (!swings_out(w, i, lane, room)) continue;
+      double share = 1 - (double)w->traffic->entry[e].s / w->map->lane[lane].length;
+      double along = w->route_from[k] + share * w->map->lane[w->route.lane[k]].length - w->route_s;
+      if (!swings_out(w, i, lane, along, room)) continue;
       (void)dj__event_begin(w, DJ__EVENT_ONCOMING, i, DJ__ROLE_ONCOMING);
       return true;
     }
@@ -548,7 +552,10 @@ static void steer_oncoming(dj__world *w, int n) {
   const dj__lane *l = &w->map->lane[a->lane[i]];
   double closing = w->ego.vx + (double)a->speed[i];
   double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
-  bool back = gap < 3.8 * closing || m->role_time > 4 || l->opposite < 0 ||
+  const int j = m->leader; /* somebody else than the ego in the ego's lane */
+  bool other = j > 0 && m->leader_gap < 6 + 2 * a->speed[i] && dj__is_rider(a, j) &&
+               dj__is_motor(a->kind[j]) && cosf(a->yaw[j] - a->yaw[i]) < 0;
+  bool back = gap < 3.8 * closing || m->role_time > 4 || l->opposite < 0 || other ||
               dj__plain_ahead(w, a->lane[i], (double)a->s[i], false) < 8 + 3 * (double)a->speed[i];
   float apart = dj__width_at(w->map, a->lane[i], (double)a->s[i]);
   m->t_goal = back ? m->t_rest : 0.85f * apart;
@@ -648,14 +655,20 @@ static bool stands(int kind) {
   return kind == DJ__EVENT_BLOCKED || kind == DJ__EVENT_WRONG_PARKING;
 }
 
+/* What needs others at the right place at the right time, and is seldom possible. */
+static bool seldom(int kind) {
+  return kind == DJ__EVENT_CUT_IN || kind == DJ__EVENT_RED_RUNNER;
+}
+
 /* One car in the way at a time, and then none for a while: they can be put nearly anywhere, and
- * would otherwise be most of what happens. */
+ * would otherwise be most of what happens. What is tried first is not the next thing again. */
 static bool too_soon(const dj__world *w, int kind) {
-  if (!stands(kind)) return false;
+  if (!stands(kind) && !seldom(kind)) return false;
   for (int n = w->n_event - 1; n >= 0; n--) {
     const dj__event *e = &w->event[n];
-    if (!stands((int)e->kind)) continue;
-    return !e->end || (double)(w->step - e->end) * DJ__WORLD_DT < APART_S;
+    if (stands(kind) ? !stands((int)e->kind) : (int)e->kind != kind) continue;
+    const double apart = stands(kind) ? APART_S : SELDOM_S / w->config.unruly;
+    return !e->end || (double)(w->step - e->end) * DJ__WORLD_DT < apart;
   }
   return false;
 }
@@ -664,22 +677,32 @@ bool dj__event_cast(dj__world *w, dj__event_kind kind) {
   return CAST[kind] && CAST[kind](w);
 }
 
-/* The kinds in the order in which they are tried: those that happened least first, so that what is
- * seldom possible is not crowded out by what always is. */
-static int in_order(const dj__world *w, int *kinds) {
+/* The kinds in the order in which they are tried: what is seldom possible, then those that happened
+ * least, so that nothing is crowded out by what always is. *first: of the former. */
+static int in_order(const dj__world *w, int *kinds, int *first) {
   float rank[DJ__N_EVENTS];
   int n = 0, count[DJ__N_EVENTS] = {0};
   for (int e = 0; e < w->n_event; e++) count[w->event[e].kind]++;
+  *first = 0;
   for (int k = 0; k < DJ__N_EVENTS; k++) {
     if (!allowed(w, k) || too_soon(w, k)) continue;
     uint64_t at = (UINT64_C(1) << 32) + (uint64_t)w->n_event * DJ__N_EVENTS + (uint64_t)k;
     float r = (float)count[k] + 1.2f * dj__u01(dj__philox(w->config.seed, at, DJ__RNG_EVENT).v[0]);
+    if (seldom(k)) r -= DJ__MAX_EVENTS + 2, ++*first;
     int i = n++;
     for (; i > 0 && rank[i - 1] > r; i--) rank[i] = rank[i - 1], kinds[i] = kinds[i - 1];
     rank[i] = r;
     kinds[i] = k;
   }
   return n;
+}
+
+/* It begins now, or somebody is brought for it. */
+static bool begins(dj__world *w, dj__event_kind kind) {
+  int before = w->n_event;
+  if (!CAST[kind](w) && (seldom((int)kind) || kind == DJ__EVENT_ONCOMING))
+    (void)dj__event_bring(w, kind);
+  return w->n_event > before;
 }
 
 /* With every PATIENCE s that one is due, one more kind will do. */
@@ -689,15 +712,11 @@ static void due(dj__world *w) {
   if (w->config.staged.kind >= 0 && !w->cast.staged &&
       (double)w->step * DJ__WORLD_DT < w->config.staged.after + DJ__STAGE_S)
     return; /* the stage is kept free */
-  int kinds[DJ__N_EVENTS], n = in_order(w, kinds);
+  int kinds[DJ__N_EVENTS], first, n = in_order(w, kinds, &first);
   double waited = (double)(w->step - w->cast.next) * DJ__WORLD_DT;
-  int some = 1 + (int)(waited * w->config.unruly / PATIENCE);
+  int some = first + 1 + (int)(waited * w->config.unruly / PATIENCE);
   for (int k = 0; k < n && k < some; k++) {
-    int before = w->n_event;
-    dj__event_kind kind = (dj__event_kind)kinds[k];
-    if (!CAST[kind](w) && (kind == DJ__EVENT_ONCOMING || kind == DJ__EVENT_RED_RUNNER))
-      (void)dj__event_bring(w, kind);
-    if (w->n_event == before) continue;
+    if (!begins(w, (dj__event_kind)kinds[k])) continue;
     double wait = -log(1 - (double)dj__event_draw(w)) * WAIT / w->config.unruly;
     w->cast.next = w->step + 40 + (uint64_t)(wait / DJ__WORLD_DT);
     return;

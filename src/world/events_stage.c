@@ -101,9 +101,9 @@ static bool edge_free(const dj__world *w, int lane, double s, double lateral, do
   return true;
 }
 
-/* A car at the edge of the ego's road, `first` m ahead or more, that pulls out when the ego comes.
- */
-static bool put_at_edge(dj__world *w, double first) {
+/* A car at the edge of the ego's road, `first` m ahead or more, that pulls out when the ego comes;
+ * `aside`: only where nobody has to go round it. */
+static bool put_at_edge(dj__world *w, double first, bool aside) {
   int lane;
   double s;
   for (int k = 0; k < 20 && dj__way_ahead(w, first + 6 * k, &lane, &s); k++) {
@@ -111,6 +111,7 @@ static bool put_at_edge(dj__world *w, double first) {
     if (!dj__way_plain(w, lane, s, 9, 31) || l->zone >= DJ__ZONE_MOTORWAY) continue;
     if (l->right >= 0 && w->map->lane[l->right].type == DJ__LANE_DRIVING) continue;
     double lateral = edge_of(w, lane, s);
+    if (aside && lateral > -(0.5 * (double)dj__width_at(w->map, lane, s) + 0.95)) continue;
     if (!dj__is_unseen(w, lane, s) || !edge_free(w, lane, s, lateral, 16)) continue;
     int i = dj__event_vehicle(w, lane, s, lateral, 0);
     if (i < 0) continue;
@@ -126,7 +127,8 @@ static bool bring_cut_in(dj__world *w) {
   if (w->cast.actor >= 0) return false;
   w->cast.actor_until = w->step + ACTOR_STEPS;
   return dj__cut_in_actor(w) || put_beside(w, ahead, 5, 60 + 8 * v) ||
-         put_at_edge(w, fmax(DJ__UNSEEN, dj__ego_stopping(w, v) + 20));
+         put_at_edge(w, fmax(DJ__UNSEEN, dj__ego_stopping(w, v) + 20),
+                     w->config.staged.kind != DJ__EVENT_CUT_IN || w->cast.staged);
 }
 
 /* ---- ahead ---- */
@@ -164,7 +166,7 @@ static bool bring_oncoming(dj__world *w) {
        k++) {
     const double d = DJ__UNSEEN + 5 * k, gap = d - 5;
     const dj__lane *l = &w->map->lane[lane];
-    if (room < gap - 10 || l->opposite < 0 || !dj__way_plain(w, lane, s, 0, 2)) continue;
+    if (room < gap + 12 || l->opposite < 0 || !dj__way_plain(w, lane, s, 0, 2)) continue;
     const dj__lane *o = &w->map->lane[l->opposite];
     double so = o->length * (1 - s / l->length);
     double fast = fmin(fmax(gap / 6 - v, 5.2), 0.95 * o->speed_limit), closing = v + fast;
@@ -299,7 +301,7 @@ static void put_cutters(dj__world *w) {
   const double v = w->ego.vx, limit = w->map->lane[w->route.lane[0]].speed_limit;
   w->cast.actor_until = w->step + ACTOR_STEPS;
   (void)put_beside(w, 26, 0, w->config.staged.after * v + 12 + 3.5 * v);
-  (void)put_at_edge(w, w->config.staged.after * limit + dj__ego_stopping(w, limit) + 20);
+  (void)put_at_edge(w, w->config.staged.after * limit + dj__ego_stopping(w, limit) + 20, false);
 }
 
 void dj__events_stage_prepare(dj__world *w) {
