@@ -15,14 +15,18 @@ the time from launch to the end of the first step. Waiting threads of both sleep
 safetensors. Not needed by `make test`.
 """
 import argparse
+import collections
+import glob
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 
 # name: recipe, further arguments of `dojo bench steps`
 NETWORKS = {
@@ -346,6 +350,7 @@ def serve(arguments):
         inputs = (saved["image"], saved.get("velocity"))
         labels = {k[6:]: v for k, v in saved.items() if k.startswith("label/")}
     del saved
+    batches = load_file(arguments["batches"]) if arguments["batches"] else None
     call = torch.compile(net) if compiled else net
     params = list(net.parameters())
     o = row["optimizer"]
@@ -354,7 +359,11 @@ def serve(arguments):
                             lr=arguments["lr"], betas=(o["beta1"], o["beta2"]), eps=o["eps"], fused=True)
     average = [p.detach().clone() for p in params] if row["ema"] else []
 
-    def step():
+    def step(k=0):
+        nonlocal inputs, labels
+        if batches:
+            k %= len(batches["token"])
+            inputs, labels = (batches["token"][k],), {"label": batches["label"][k]}
         with torch.autocast("cpu", torch.bfloat16, enabled=row["precision"] == "bf16"):
             out = call(*inputs)
         loss = loss_of(row, out, labels)
@@ -369,7 +378,7 @@ def serve(arguments):
 
     losses = [step()]
     first = time.clock_gettime(time.CLOCK_BOOTTIME) - born()
-    losses += [step() for _ in range(len(row["first_losses"]) - 1)]
+    losses += [step(k) for k in range(1, len(row["first_losses"]))]
     print(json.dumps({"losses": losses, "first_step_s": first}), flush=True)
     for line in sys.stdin:
         word = line.split()
@@ -386,10 +395,10 @@ def serve(arguments):
 
 # ---- the comparison -------------------------------------------------------------------------------
 class Peer:
-    def __init__(self, row, weights, threads, compiled, folder, lr=1e-6):
+    def __init__(self, row, weights, threads, compiled, folder, lr=1e-6, batches=None):
         path = os.path.join(folder, "worker.json")
-        json.dump({"row": row, "weights": weights, "threads": threads, "compile": compiled, "lr": lr},
-                  open(path, "w"))
+        json.dump({"row": row, "weights": weights, "threads": threads, "compile": compiled, "lr": lr,
+                   "batches": batches}, open(path, "w"))
         self.process = subprocess.Popen([sys.executable, __file__, "--serve", path], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.hello = self.answer()
@@ -427,13 +436,35 @@ def check_losses(name, precision, a, b):
     return worst
 
 
+def write_batches(path, row, count):
+    """Pieces of this project's pages: characters where the vocabulary is small, else words by their hash."""
+    import numpy as np
+    from safetensors.numpy import save_file
+    pages = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "docs", "*.md")
+    text = "".join(open(f, encoding="utf-8").read() for f in sorted(glob.glob(pages)))
+    d = row["decoder"]
+    if d["vocabulary"] < 1000:
+        often = "".join(c for c, _ in collections.Counter(text).most_common(d["vocabulary"] - 1))
+        tokens = [often.find(c) % d["vocabulary"] for c in text]  # others: the last one
+    else:
+        tokens = [zlib.crc32(w.encode()) % d["vocabulary"] for w in re.findall(r"\w+|\W", text)]
+    tokens, draw, length = np.array(tokens, np.int32), np.random.default_rng(1), d["context"]
+    at = draw.integers(0, len(tokens) - length, (count, row["input"]["batch"]))[..., None] + np.arange(length)
+    save_file({"token": tokens[at], "label": tokens[at + 1]}, path)
+
+
 def curve(args, name, precision):
-    """Losses of many steps on one batch from equal weights."""
+    """Losses of many steps from equal weights: a decoder's on a batch of text a step, others' on one batch."""
     with tempfile.TemporaryDirectory() as folder:
-        weights = os.path.join(folder, "weights.safetensors")
-        row = ours(args, name, precision, "--seconds", "0", "--no-dropout", "--save", weights, "--losses",
-                   str(args.curve), "--lr", str(args.lr))
-        peer = Peer(row, weights, args.threads, False, folder, args.lr)
+        weights, batches = os.path.join(folder, "weights.safetensors"), None
+        more = ["--seconds", "0", "--no-dropout", "--lr", str(args.lr)]
+        row = ours(args, name, precision, *more)
+        if row["decoder"]:
+            batches = os.path.join(folder, "batches.safetensors")
+            write_batches(batches, row, args.curve)
+            more += ["--batches", batches]
+        row = ours(args, name, precision, *more, "--save", weights, "--losses", str(args.curve))
+        peer = Peer(row, weights, args.threads, False, folder, args.lr, batches)
         a, b = row["first_losses"], peer.hello["losses"]
         peer.end()
     apart = [abs(x - y) / abs(y) for x, y in zip(a, b)]
@@ -492,7 +523,7 @@ def main():
     p.add_argument("--precision", choices=["f32", "bf16"])
     p.add_argument("--json", help="a file for the figures")
     p.add_argument("--curve", type=int, metavar="N", help="instead: compare the losses of N steps")
-    p.add_argument("--lr", type=float, default=1e-3, help="of --curve")
+    p.add_argument("--lr", type=float, default=3e-4, help="of --curve (3e-4)")
     args = p.parse_args()
     unknown = [n for n in args.networks if n not in NETWORKS]
     if unknown:

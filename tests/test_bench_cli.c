@@ -7,10 +7,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include <jansson.h>
+
+#include "dojo/safetensors.h"
 
 static char text[1 << 16];
 
@@ -83,6 +87,41 @@ static void test_steps(void **state) {
   assert_non_null(strstr(text, "f32 or bf16"));
 }
 
+/* Two batches by turns: at a learning rate of 0 the third loss is the first. */
+static void test_batches(void **state) {
+  (void)state;
+  enum { N = 2, BATCH = 2, CONTEXT = 8 };
+  char path[] = "/tmp/dojo-batches-XXXXXX", arguments[400];
+  int fd = mkstemp(path);
+  assert_true(fd >= 0);
+  close(fd);
+  int32_t token[N * BATCH * CONTEXT];
+  for (int i = 0; i < N * BATCH * CONTEXT; i++) token[i] = i * i % 65;
+  dj_st_tensor t[] = {
+      {"token", DJ_ST_I32, 3, {N, BATCH, CONTEXT}, token, 0},
+      {"label", DJ_ST_I32, 3, {N, BATCH, CONTEXT}, token, 0},
+  };
+  assert_int_equal(dj_safetensors_save(path, t, 2, NULL, 0), DJ_OK);
+  const char *const run = "bench steps " DOJO_SOURCE_DIR "/recipes/shakespeare.yaml --batch 2 "
+                          "--context %d --precision f32 --no-dropout --lr 0 --seconds 0 "
+                          "--batches %s --json";
+  (void)snprintf(arguments, sizeof arguments, run, CONTEXT, path);
+  assert_int_equal(dojo(arguments), 0);
+  json_t *report = json_loads(text, 0, NULL);
+  const json_t *losses = json_object_get(json_array_get(report, 0), "first_losses");
+  double loss[3];
+  for (size_t i = 0; i < 3; i++) loss[i] = json_real_value(json_array_get(losses, i));
+  assert_true(loss[0] > 0 && loss[0] == loss[2] && loss[0] != loss[1]);
+  json_decref(report);
+  (void)snprintf(arguments, sizeof arguments, run, CONTEXT + 1, path);
+  assert_int_not_equal(dojo(arguments), 0);
+  assert_non_null(strstr(text, "token"));
+  assert_non_null(strstr(text, path));
+  unlink(path);
+  assert_int_not_equal(dojo(arguments), 0); // gone
+  assert_non_null(strstr(text, path));
+}
+
 static void test_json(void **state) {
   (void)state;
   assert_int_equal(dojo("bench ops --op gru_cell --seconds 0 --threads 2 --no-peaks --json"), 0);
@@ -129,11 +168,9 @@ static void test_errors(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_list),
-      cmocka_unit_test(test_world),
-      cmocka_unit_test(test_steps),
-      cmocka_unit_test(test_json),
-      cmocka_unit_test(test_instruction_set),
+      cmocka_unit_test(test_list),   cmocka_unit_test(test_world),
+      cmocka_unit_test(test_steps),  cmocka_unit_test(test_batches),
+      cmocka_unit_test(test_json),   cmocka_unit_test(test_instruction_set),
       cmocka_unit_test(test_errors),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

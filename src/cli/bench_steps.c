@@ -38,6 +38,7 @@ typedef struct bench {
   dj_vars *vars;
   dj_graph *graph;
   dj_program *program;
+  dj_safetensors *batches; // NULL: made-up inputs, the same in each step
   int cameras, steps;
   dj__decoder decoder;                   // of a text recipe
   float loss[MAX_LOSSES];                // of the first steps
@@ -47,6 +48,7 @@ typedef struct bench {
 static const char *const inputs[] = {
     "image",           "velocity", "label/control", "label/path", "label/control_mask",
     "label/path_mask", "token",    "label"};
+enum { N_INPUTS = sizeof inputs / sizeof *inputs };
 
 /* Seconds since this process began. */
 static double since_start(void) {
@@ -70,18 +72,19 @@ static double peak_mib(void) {
 }
 
 /* Weights as they begin, and the batch: for peers that are to compute the same. */
+static const dj_st_dtype st_types[] = {
+    [DJ_F32] = DJ_ST_F32, [DJ_BF16] = DJ_ST_BF16, [DJ_I32] = DJ_ST_I32, [DJ_U8] = DJ_ST_U8};
+
 static dj_status save(bench *b, const char *path) {
   int n = 0, all = dj_vars_count(b->vars);
-  dj_st_tensor *t = calloc((size_t)all + sizeof inputs / sizeof *inputs, sizeof *t);
+  dj_st_tensor *t = calloc((size_t)all + N_INPUTS, sizeof *t);
   if (!t) return dj_error(DJ_E_NOMEM, "bench: out of memory");
-  static const dj_st_dtype types[] = {
-      [DJ_F32] = DJ_ST_F32, [DJ_BF16] = DJ_ST_BF16, [DJ_I32] = DJ_ST_I32, [DJ_U8] = DJ_ST_U8};
-  for (int i = 0; i < all + (int)(sizeof inputs / sizeof *inputs); i++) {
+  for (int i = 0; i < all + (int)(N_INPUTS); i++) {
     const dj_var *v = i < all ? dj_vars_get(b->vars, i) : NULL;
     const dj_tensor *x = v ? &v->tensor : dj_program_input(b->program, inputs[i - all]);
     if (!x || (v && !strncmp(v->name, "optimizer/", 10))) continue;
     t[n] = (dj_st_tensor){.name = v ? v->name : inputs[i - all],
-                          .dtype = types[x->dtype],
+                          .dtype = st_types[x->dtype],
                           .rank = x->shape.rank,
                           .data = x->data};
     for (int d = 0; d < x->shape.rank; d++) t[n].shape[d] = (uint64_t)x->shape.dim[d];
@@ -90,6 +93,20 @@ static dj_status save(bench *b, const char *path) {
   dj_status s = dj_safetensors_save(path, t, (size_t)n, NULL, 0);
   free(t);
   return s;
+}
+
+/* One input of step `number` from --batches; those that the file lacks stay as they are. */
+static dj_status load(const bench *b, const char *name, dj_tensor *in, uint64_t number) {
+  const dj_st_tensor *t = dj_safetensors_find(b->batches, name);
+  if (!t) return DJ_OK;
+  uint64_t shape[DJ_ST_MAX_RANK] = {t->rank > 0 ? t->shape[0] : 0};
+  for (int i = 0; i < in->shape.rank; i++) shape[1 + i] = (uint64_t)in->shape.dim[i];
+  DJ_TRY(
+      dj_safetensors_expect(b->batches, name, st_types[in->dtype], in->shape.rank + 1, shape, &t));
+  if (shape[0] == 0) return dj_error(DJ_E_INVALID, "--batches: %s has no batch", name);
+  memcpy(in->data, (const char *)t->data + number % shape[0] * dj_tensor_bytes(in),
+         dj_tensor_bytes(in));
+  return DJ_OK;
 }
 
 /* Random bytes or numbers of -1..1; masks are 1; tokens below `limit`. */
@@ -127,7 +144,7 @@ static dj_status build(bench *b) {
                                   .isa = b->o->isa};
   DJ_TRY(dj_program_compile(b->graph, &how, b->vars, &b->program));
   DJ_TRY(dj_optimizer_start(b->vars));
-  for (size_t i = 0; i < sizeof inputs / sizeof *inputs; i++) {
+  for (size_t i = 0; i < N_INPUTS; i++) {
     dj_tensor *in = dj_program_input(b->program, inputs[i]);
     if (in) fill(in, inputs[i], i + 1, b->decoder.vocabulary);
   }
@@ -140,6 +157,10 @@ static dj_status build(bench *b) {
 }
 
 static dj_status step(bench *b, uint64_t number) {
+  for (size_t i = 0; b->batches && i < N_INPUTS; i++) {
+    dj_tensor *in = dj_program_input(b->program, inputs[i]);
+    if (in) DJ_TRY(load(b, inputs[i], in, number));
+  }
   DJ_TRY(dj_optimizer_fill(b->program, &b->optimizer, number, b->o->lr));
   return dj_program_run(b->program, number);
 }
@@ -246,6 +267,7 @@ static dj_status prepare(bench *b, const char *path) {
   b->cameras = b->recipe->data.n_cameras ? (int)b->recipe->data.n_cameras : 1;
   b->optimizer = dj__recipe_optimizer(&b->recipe->train);
   if (b->o->no_dropout) b->recipe->network.dropout = 0;
+  if (b->o->batches) DJ_TRY(dj_safetensors_open(b->o->batches, &b->batches));
   if (b->o->context > 0) b->recipe->data.context = b->o->context;
   if (b->recipe->task == DJ_TASK_TEXT) return dj__decoder_of(b->recipe, 65, &b->decoder);
   return DJ_OK;
@@ -281,6 +303,7 @@ int dj__bench_steps(const dj__steps_options *o, int n, char **recipes) {
     dj_program_destroy(b.program);
     dj_graph_destroy(b.graph);
     dj_vars_destroy(b.vars);
+    dj_safetensors_close(b.batches);
     dj_recipe_free(b.recipe);
   }
   if (rows && !s) {

@@ -12,9 +12,11 @@ typedef struct dj__steps_options {
   int threads;                           /* 0: the recipe's, or all cores */
   int batch, context;                    /* 0: the recipe's */
   const char *save; /* file for the first recipe's initial weights and inputs; NULL: none */
-  double seconds;   /* of measuring for each recipe, about */
-  int losses;       /* how many of the first steps to report the loss of, 3 to 1000 */
-  double lr;        /* of all steps */
+  const char
+      *batches;   /* safetensors: inputs by name with a leading axis, a batch a step; or NULL */
+  double seconds; /* of measuring for each recipe, about */
+  int losses;     /* how many of the first steps to report the loss of, 3 to 1000 */
+  double lr;      /* of all steps */
   bool json, profile;
   bool alone;      /* beside each large product of the profile: its kernel and oneDNN's alone */
   bool no_dropout; /* so that a peer can compute the same */

@@ -230,6 +230,8 @@ int dj__cmd_bench(int argc, char **argv) {
       {"batch", 0, DJ_OPT_INT, &l.batch, "N", "steps: samples (the recipe's)"},
       {"context", 0, DJ_OPT_INT, &l.context, "N", "steps: tokens of a text recipe (the recipe's)"},
       {"save", 0, DJ_OPT_STRING, &steps.save, "FILE", "steps: write first weights and batch there"},
+      {"batches", 0, DJ_OPT_STRING, &steps.batches, "FILE",
+       "steps: inputs from a safetensors file, (N, ...): step k takes k modulo N"},
       {"losses", 0, DJ_OPT_INT, &l.losses, "N", "steps: first losses in the JSON report (3)"},
       {"lr", 0, DJ_OPT_DOUBLE, &steps.lr, "LR", "steps: learning rate (1e-6)"},
       {"no-dropout", 0, DJ_OPT_FLAG, &steps.no_dropout, NULL, "steps: dropout 0"},
