@@ -55,6 +55,8 @@ const dj__own *dj__amx_find(const dj__call *c, const char *isa) {
   if (c->op == DJ__OP_matmul) own = &dj__amx_matmul;
   if (c->op == DJ__OP_conv2d || c->op == DJ__OP_conv2d_data) own = &dj__amx_conv2d;
   if (c->op == DJ__OP_conv2d_weight) own = &dj__amx_conv2d_weight;
+  if (c->op == DJ__OP_attention) own = &dj__amx_attention;
+  if (c->op == DJ__OP_attention_grad) own = &dj__amx_attention_grad;
   return own && own->supports(c) ? own : NULL;
 #else
   (void)c, (void)isa;

@@ -41,7 +41,8 @@ typedef struct dj__kernels {
 } dj__kernels;
 
 /* Of amx/, whose header needs its compiler flags. */
-extern const dj__own dj__amx_matmul, dj__amx_conv2d, dj__amx_conv2d_weight;
+extern const dj__own dj__amx_matmul, dj__amx_conv2d, dj__amx_conv2d_weight, dj__amx_attention,
+    dj__amx_attention_grad;
 
 extern const dj__kernels dj__kernels_generic, dj__kernels_avx2, dj__kernels_avx512;
 
