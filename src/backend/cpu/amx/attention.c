@@ -223,7 +223,7 @@ static dj_status run(const dj__call *c, void *self) {
   return DJ_OK;
 }
 
-const dj__own dj__amx_attention = {run, supports, workspace};
+const dj__own dj__amx_attention = {run, supports, workspace, NULL};
 
 /* ---- backward ---- */
 typedef struct backward {                   // of one thread; blocks of 64 bytes
@@ -398,4 +398,4 @@ static dj_status grad_run(const dj__call *c, void *self) {
   return DJ_OK;
 }
 
-const dj__own dj__amx_attention_grad = {grad_run, supports, grad_workspace};
+const dj__own dj__amx_attention_grad = {grad_run, supports, grad_workspace, NULL};
