@@ -232,8 +232,8 @@ static void check_op(dj__op op) {
     const dj__sample *s = &def->samples[i];
     if (s->bench) continue;
     check_variant(op, s, &(variant){"f32", 0, 0});
+    if (def->follow) check_variant(op, s, &(variant){"bf16", def->follow, 0});
     if (!(def->flags & (DJ__FOLLOW | DJ__COMPUTE))) continue;
-    check_variant(op, s, &(variant){"bf16", def->follow, 0});
     check_variant(op, s, &(variant){"bf16 in, f32 out", def->follow, 1});
     if (!(def->flags & DJ__EWISE) && op != DJ__OP_fused) continue;
     check_variant(op, s, &(variant){"f32 in, bf16 out", 0, 2});

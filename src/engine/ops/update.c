@@ -2,7 +2,7 @@
  * Updates of persistent variables: the optimisers' steps over all variables of a network in one
  * node, gradient accumulation, assignment, running statistics; and the global norm that guards the
  * optimisers. Updates have effects instead of outputs: a program runs them after every reader of
- * the old value. Everything is f32.
+ * the old value. Everything is f32; gradients on their way to an optimiser may be bf16.
  *
  * AdamW: Loshchilov & Hutter 2019. SGD with momentum in PyTorch's form (m = beta1 m + g). The
  * averaged weights are ema += (1 - decay) * (param - ema), after the step.
@@ -22,6 +22,11 @@ static dj_status want_optional(const dj__infer *s, int i, const dj_shape *shape)
   return s->in[i].shape.rank < 0 ? DJ_OK : dj__want_f32(s, i, shape);
 }
 
+/* Input i is a gradient of this shape. */
+static dj_status want_gradient(const dj__infer *s, int i, const dj_shape *shape) {
+  return s->in[i].dtype == DJ_BF16 ? dj__want_shape(s, i, shape) : dj__want_f32(s, i, shape);
+}
+
 static dj_status update_infer(dj__infer *s, bool second_moment) {
   const dj__update_attr *a = s->attr;
   DJ_TRY(dj__want_f32(s, 0, &DJ_SHAPE(DJ__N_HYPER)));
@@ -35,7 +40,7 @@ static dj_status update_infer(dj__infer *s, bool second_moment) {
       return dj__bad(s, "variable %d has a weight decay or learning rate factor that is not finite",
                      i);
     DJ_TRY(dj__want_f32(s, at, p));
-    DJ_TRY(dj__want_f32(s, at + 1, p));
+    DJ_TRY(want_gradient(s, at + 1, p));
     DJ_TRY(dj__want_f32(s, at + 2, p));
     DJ_TRY(second_moment ? dj__want_f32(s, at + 3, p) : want_optional(s, at + 3, p));
     DJ_TRY(want_optional(s, at + 4, p));
@@ -68,7 +73,7 @@ static dj_status running_update_infer(dj__infer *s) {
 }
 
 static dj_status global_norm_infer(dj__infer *s) {
-  for (int i = 0; i < s->n_in; i++) DJ_TRY(dj__want_f32(s, i, &s->in[i].shape));
+  for (int i = 0; i < s->n_in; i++) DJ_TRY(want_gradient(s, i, &s->in[i].shape));
   dj__set_out(s, 0, DJ_F32, DJ_SCALAR);
   return DJ_OK;
 }
@@ -285,13 +290,15 @@ static const dj__sample running_update_samples[] = {
      DJ__ATTR(running)}};
 
 enum { OPTIMIZER_FLAGS = DJ__EFFECT | DJ__F32_ONLY };
+/* Gradients, which may be bf16: of a norm all inputs, of an optimiser the first variable's. */
+enum { FOLLOW_NORM = -1, FOLLOW_FIRST = 1 << (DJ__UPDATE_FIRST + 1) };
 
-DJ__DEFINE_OP(global_norm, 1, MANY, 1, DJ__F32_ONLY, 0, 0, global_norm_infer, DJ__NO_GRAD,
-              global_norm_cost, global_norm_ref, global_norm_samples);
-DJ__DEFINE_OP(adamw, 7, MANY, 0, OPTIMIZER_FLAGS, 0, WRITES_UPDATE_LAYOUT, adamw_infer, DJ__NO_GRAD,
-              optimizer_cost, adamw_ref, adamw_samples);
-DJ__DEFINE_OP(sgd, 7, MANY, 0, OPTIMIZER_FLAGS, 0, WRITES_UPDATE_LAYOUT, sgd_infer, DJ__NO_GRAD,
-              optimizer_cost, sgd_ref, sgd_samples);
+DJ__DEFINE_OP(global_norm, 1, MANY, 1, DJ__F32_ONLY, (uint32_t)FOLLOW_NORM, 0, global_norm_infer,
+              DJ__NO_GRAD, global_norm_cost, global_norm_ref, global_norm_samples);
+DJ__DEFINE_OP(adamw, 7, MANY, 0, OPTIMIZER_FLAGS, FOLLOW_FIRST, WRITES_UPDATE_LAYOUT, adamw_infer,
+              DJ__NO_GRAD, optimizer_cost, adamw_ref, adamw_samples);
+DJ__DEFINE_OP(sgd, 7, MANY, 0, OPTIMIZER_FLAGS, FOLLOW_FIRST, WRITES_UPDATE_LAYOUT, sgd_infer,
+              DJ__NO_GRAD, optimizer_cost, sgd_ref, sgd_samples);
 DJ__DEFINE_OP(accumulate, 2, 2, 0, OPTIMIZER_FLAGS, 0, 1u, pair_infer, DJ__NO_GRAD, state_cost,
               accumulate_ref, accumulate_samples);
 DJ__DEFINE_OP(assign, 2, 2, 0, OPTIMIZER_FLAGS, 0, 1u, pair_infer, DJ__NO_GRAD, state_cost,

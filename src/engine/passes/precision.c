@@ -2,7 +2,8 @@
  * bf16 compute with f32 masters. Decides the dtype of every float value and puts in casts:
  *
  *   compute ops (matmul, convolution, attention) read bf16 and accumulate in f32; their output 0 is
- *     bf16, or f32 where every reader wants f32 (weight gradients on their way to the optimiser);
+ *     bf16, or f32 where every reader wants f32 (weight gradients that are accumulated); optimisers
+ *     and the norm of gradients take either;
  *   elementwise ops take what comes: the result is bf16 if every full-size operand that is not a
  *     variable is bf16, else f32 (so a loss, which mixes predictions with f32 targets, stays f32);
  *   other followers (norms, pooling, concat, ...) are bf16 if any input that follows is; those that
@@ -17,6 +18,7 @@
 #include <string.h>
 
 #include "dojo/ops.h"
+#include "engine/attrs.h"
 #include "engine/passes/passes.h"
 
 typedef struct state {
@@ -53,8 +55,17 @@ static dj_val get(state *s, dj_val v, dj_dtype t) {
   return c;
 }
 
+/* Is input i of n a gradient on its way to an optimiser? Those are read in either dtype. */
+static bool takes_gradient(const dj__node *n, int i) {
+  if (n->op == DJ__OP_global_norm) return true;
+  return (n->op == DJ__OP_adamw || n->op == DJ__OP_sgd) && i >= DJ__UPDATE_FIRST &&
+         (i - DJ__UPDATE_FIRST) % DJ__UPDATE_PER_VAR == 1;
+}
+
 static bool reader_wants_f32(const dj__node *n, int i) {
   const dj__op_def *d = dj__op_get(n->op);
+  if (takes_gradient(n, i)) return false;
+  if (i > 31) i = 31;
   if (d->flags & (DJ__F32_ONLY | DJ__EFFECT)) return true;
   if (d->flags & (DJ__COMPUTE | DJ__FOLLOW)) return !(d->follow >> i & 1);
   return true;
@@ -67,7 +78,7 @@ static void count_readers(state *s) {
       dj_val v = g->nodes[i]->in[k];
       if (v < 0) continue;
       s->uses[v]++;
-      s->wants32[v] += reader_wants_f32(g->nodes[i], k < 31 ? k : 31);
+      s->wants32[v] += reader_wants_f32(g->nodes[i], k);
     }
   for (int i = 0; i < g->n_outputs; i++) {
     s->uses[g->outputs[i].val]++;
@@ -128,8 +139,7 @@ static void convert(state *s, const dj__node *n) {
   if (d->flags & DJ__COMPUTE) {
     follow = DJ_BF16;
     dj_val v = n->out[0];
-    if (out[0] == DJ_F32 && n->op != DJ__OP_conv2d_weight && s->wants32[v] < s->uses[v])
-      out[0] = DJ_BF16;
+    if (out[0] == DJ_F32 && s->wants32[v] < s->uses[v]) out[0] = DJ_BF16;
   } else if (d->flags & (DJ__FOLLOW | DJ__VIEW)) {
     follow = follow_dtype(s, n, d);
     if (moves(n->op) && out[0] == DJ_F32 && s->rounds[n->out[0]] == s->uses[n->out[0]] &&
@@ -149,7 +159,7 @@ static void convert(state *s, const dj__node *n) {
     if (n->in[i] < 0)
       in[i] = DJ_NONE;
     else if (ewise || (d->flags & DJ__VIEW && follow == DJ_F32) ||
-             (n->op == DJ__OP_scatter_add && i == 0)) // kernels take any mix
+             (n->op == DJ__OP_scatter_add && i == 0) || takes_gradient(n, i)) // any mix
       in[i] = s->r.map[n->in[i]];
     else
       in[i] = get(s, n->in[i], follows ? follow : DJ_F32);

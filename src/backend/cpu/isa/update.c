@@ -71,13 +71,8 @@ typedef struct step_constants {
   float clip, beta1, rest1, beta2, rest2, correct1, correct2, eps, lr, decay, ema_rest;
 } step_constants;
 
-static void average_block(float *ema, const float *p, int64_t n, float rest) {
+DJ__INLINE void average_piece(float *ema, const float *p, int64_t n, float rest) {
   DJ__SIMD for (int64_t i = 0; i < n; i++) ema[i] += rest * (p[i] - ema[i]);
-}
-
-/* Asks for a piece that lies AHEAD: what the processor fetches by itself ends with each page. */
-DJ__INLINE void ask(const float *x) {
-  for (int i = 0; i < PIECE; i += 16) __builtin_prefetch(x + AHEAD + i);
 }
 
 /* The corrections of both averages are drawn out of the root: one division an element. */
@@ -93,19 +88,8 @@ DJ__INLINE void adamw_piece(float *p, const float *g, float *m, float *v, int64_
     p[i] -= s.lr * (step + s.decay * p[i]);
   }
 }
-static void adamw_block(float *p, const float *g, float *m, float *v, int64_t n,
-                        const step_constants *k) {
-  const step_constants s = *k;
-  int64_t i = 0;
-  for (; i + PIECE <= n; i += PIECE) {
-    ask(p + i), ask(g + i), ask(m + i), ask(v + i);
-    adamw_piece(p + i, g + i, m + i, v + i, PIECE, s);
-  }
-  adamw_piece(p + i, g + i, m + i, v + i, n - i, s);
-}
 
-static void sgd_block(float *p, const float *g, float *m, int64_t n, const step_constants *k) {
-  step_constants s = *k;
+DJ__INLINE void sgd_piece(float *p, const float *g, float *m, int64_t n, const step_constants s) {
   DJ__SIMD for (int64_t i = 0; i < n; i++) {
     float mi = s.beta1 * m[i] + (g[i] * s.clip + s.decay * p[i]);
     m[i] = mi;
@@ -113,9 +97,48 @@ static void sgd_block(float *p, const float *g, float *m, int64_t n, const step_
   }
 }
 
-/* Memory of input i from element `from` on, or NULL if it is absent. */
+/* What belongs to a variable, from some element on; v and ema may be NULL, g may be bf16. */
+typedef struct variable {
+  float *p, *m, *v, *ema;
+  const void *g;
+  dj_dtype g_type;
+} variable;
+
 static float *floats(const dj__call *c, int i, int64_t from) {
   return c->in[i].shape.rank < 0 ? NULL : (float *)c->in[i].data + from;
+}
+
+/* Asks for what lies AHEAD: what the processor fetches by itself ends with each page. */
+DJ__INLINE void ask(const void *x, dj_dtype t) {
+  const char *to = at(x, t, AHEAD);
+  for (int64_t b = 0; b < PIECE * (int64_t)dj_dtype_size(t); b += 64) __builtin_prefetch(to + b);
+}
+
+/* Elements [i, i + n), n at most PIECE. */
+DJ__INLINE void update_piece(bool adamw, const variable *x, int64_t i, int64_t n,
+                             const step_constants s) {
+  float made[PIECE];
+  const void *at_i = at(x->g, x->g_type, i);
+  const float *g = at_i;
+  if (x->g_type == DJ_BF16) {
+    DJ__SIMD for (int64_t k = 0; k < n; k++) made[k] = ld(at_i, DJ_BF16, k);
+    g = made;
+  }
+  if (adamw)
+    adamw_piece(x->p + i, g, x->m + i, x->v + i, n, s);
+  else
+    sgd_piece(x->p + i, g, x->m + i, n, s);
+  if (x->ema) average_piece(x->ema + i, x->p + i, n, s.ema_rest);
+}
+
+DJ__INLINE void update_pieces(bool adamw, const variable *x, int64_t n, const step_constants s) {
+  int64_t i = 0;
+  for (; i + PIECE <= n; i += PIECE) {
+    ask(x->p + i, DJ_F32), ask(x->m + i, DJ_F32), ask(at(x->g, x->g_type, i), x->g_type);
+    if (adamw) ask(x->v + i, DJ_F32);
+    update_piece(adamw, x, i, PIECE, s);
+  }
+  update_piece(adamw, x, i, n - i, s);
 }
 
 /* Elements [from, from + n) of the variable that is this input. */
@@ -123,17 +146,20 @@ static void update_block(const dj__call *c, int input, int64_t from, int64_t n,
                          const step_constants *general) {
   const dj__update_attr *a = c->attr;
   const dj__update_var *var = &a->var[(input - DJ__UPDATE_FIRST) / DJ__UPDATE_PER_VAR];
+  const dj_tensor *g = &c->in[input + 1];
   step_constants k = *general;
   k.lr = general->lr * var->lr_scale;
   k.decay = var->weight_decay;
-  float *p = floats(c, input, from), *m = floats(c, input + 2, from);
-  const float *g = floats(c, input + 1, from);
+  const variable x = {.p = floats(c, input, from),
+                      .m = floats(c, input + 2, from),
+                      .v = floats(c, input + 3, from),
+                      .ema = floats(c, input + 4, from),
+                      .g = at(g->data, g->dtype, from),
+                      .g_type = g->dtype};
   if (c->op == DJ__OP_adamw)
-    adamw_block(p, g, m, floats(c, input + 3, from), n, &k);
+    update_pieces(true, &x, n, k);
   else
-    sgd_block(p, g, m, n, &k);
-  float *ema = floats(c, input + 4, from);
-  if (ema) average_block(ema, p, n, k.ema_rest);
+    update_pieces(false, &x, n, k);
 }
 
 /* Elements of a variable that one thread updates together: a block, or rows that are packed. */
@@ -175,7 +201,8 @@ static void update_share(const dj__call *c, int64_t from, int64_t to, const step
                   i == last.input ? group_from(c, last) : dj_shape_count(&c->in[i].shape), k);
 }
 
-/* inputs: hyper (8), guard (2), then param, grad, m, v, ema of every variable, all f32. */
+/* inputs: hyper (8), guard (2), then param, grad, m, v, ema of every variable, all f32 but grad,
+ * which may be bf16. */
 static dj_status update_run(const dj__call *c) {
   const float *h = c->in[0].data; // (8) f32
   step_constants k;
@@ -210,10 +237,10 @@ dj_status DJ__I(sgd_run)(const dj__call *c, void *self) {
 }
 
 /* ---- global norm ---- */
-static double square_sum(const float *x, int64_t n) {
+DJ__INLINE double square_sum(const void *x, const dj_dtype t, int64_t n) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; i++) sum += (double)x[i] * (double)x[i];
+  for (int64_t i = 0; i < n; i++) sum += (double)ld(x, t, i) * (double)ld(x, t, i);
   return sum;
 }
 
@@ -231,11 +258,12 @@ dj_status DJ__I(global_norm_run)(const dj__call *c, void *self) {
   {
     int t = omp_get_thread_num(), team = omp_get_num_threads();
     int64_t b = part_from(chunks, team, t), to = part_from(chunks, team, t + 1);
-    cursor at = cursor_at(c, 0, 1, b);
-    for (; b < to; b++, cursor_next(c, 1, &at)) {
-      const float *x = c->in[at.input].data; // (...) f32
-      int64_t n = dj_shape_count(&c->in[at.input].shape), from = at.block * CHUNK;
-      sums[b] = square_sum(x + from, n - from < CHUNK ? n - from : CHUNK);
+    cursor pos = cursor_at(c, 0, 1, b);
+    for (; b < to; b++, cursor_next(c, 1, &pos)) {
+      const dj_tensor *x = &c->in[pos.input]; // (...) f32 or bf16
+      const int64_t from = pos.block * CHUNK, rest = dj_shape_count(&x->shape) - from;
+      DJ__WITH_DTYPE(x->dtype, T,
+                     sums[b] = square_sum(at(x->data, T, from), T, rest < CHUNK ? rest : CHUNK));
     }
   }
   double total = 0;
