@@ -9,6 +9,8 @@
 #ifndef DOJO_ENGINE_EWISE_H
 #define DOJO_ENGINE_EWISE_H
 
+#include <stdbool.h>
+
 #define DJ__EWISE_LIST(X)                                                                          \
   X(add, 2, a + b, 1)                                                                              \
   X(sub, 2, a - b, 1)                                                                              \
@@ -57,9 +59,10 @@ typedef struct dj__ewise_attr {
  * Attribute of `fused`: a straight-line program over registers, run for every element of the output
  * shape. Registers 0..n_in-1 hold the node's inputs (broadcast to the output shape, converted to
  * f32); instruction i writes register n_in + i. Output k is register out[k], converted to the
- * output's dtype; all outputs have the same shape.
+ * output's dtype; all outputs have the same shape. With `sum` the last output is instead the sums
+ * of its register over all axes but the last: one f32 a column, of at most DJ__FUSED_COLUMNS.
  */
-enum { DJ__FUSED_INSTR = 24, DJ__FUSED_IN = 12, DJ__FUSED_OUT = 4 };
+enum { DJ__FUSED_INSTR = 24, DJ__FUSED_IN = 12, DJ__FUSED_OUT = 4, DJ__FUSED_COLUMNS = 1024 };
 typedef struct dj__fused_instr {
   unsigned char op;      /* dj__op of the list above, or DJ__OP_cast (rounds to bf16 when p == 1) */
   unsigned char a, b, c; /* registers; unused ones are 0 */
@@ -70,6 +73,7 @@ typedef struct dj__fused_attr {
   dj__fused_instr instr[DJ__FUSED_INSTR];
   int n_out;
   unsigned char out[DJ__FUSED_OUT];
+  bool sum;
 } dj__fused_attr;
 
 #endif

@@ -103,7 +103,7 @@ typedef enum dj__op_flags {
   DJ__F32_ONLY = 1 << 5, /* precision: float inputs are cast to f32 */
   DJ__RANDOM = 1 << 6,   /* reads seed and step */
   DJ__SOURCE = 1 << 7,   /* no kernel */
-  DJ__INPLACE = 1 << 8   /* output 0 may share memory with input 0 if shape and dtype agree */
+  DJ__INPLACE = 1 << 8   /* output 0 may be input 0's memory (elementwise, fused: any input's) */
 } dj__op_flags;
 
 typedef dj_status dj__infer_fn(dj__infer *s);

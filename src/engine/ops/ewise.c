@@ -643,13 +643,19 @@ static dj_status infer_fused(dj__infer *s) {
     if (attr->out[k] >= s->n_in + attr->n_instr)
       return dj__bad(s, "output %d is register %d, which does not exist", k, attr->out[k]);
   s->n_out = attr->n_out;
-  return infer_broadcast(s);
+  DJ_TRY(infer_broadcast(s));
+  if (!attr->sum) return DJ_OK;
+  const dj_shape *shape = &s->out[0].shape;
+  if (attr->n_out < 2 || shape->rank < 1 || shape->dim[shape->rank - 1] > DJ__FUSED_COLUMNS)
+    return dj__bad(s, "sums need a result beside them, of 1 to %d columns", DJ__FUSED_COLUMNS);
+  dj__set_out(s, attr->n_out - 1, DJ_F32, DJ_SHAPE(shape->dim[shape->rank - 1]));
+  return DJ_OK;
 }
 
 static void cost_fused(const dj__call *c, dj__cost *cost) {
   const dj__fused_attr *attr = c->attr;
   dj__cost_touch(c, cost);
-  double flops = 0;
+  double flops = attr->sum;
   for (int i = 0; i < attr->n_instr; i++) flops += ewise_flops((dj__op)attr->instr[i].op);
   cost->flops = flops * (double)dj_shape_count(&c->out[0].shape);
 }
@@ -681,6 +687,9 @@ static double element(const dj_tensor *t, int64_t i) {
 
 static dj_status ref_fused(const dj__call *c) {
   const dj__fused_attr *attr = c->attr;
+  const int full = c->n_out - attr->sum;
+  const int64_t columns = attr->sum ? dj_shape_count(&c->out[full].shape) : 1;
+  double sum[DJ__FUSED_COLUMNS] = {0};
   const dj_shape *shape = &c->out[0].shape;
   int64_t stride[DJ__FUSED_IN][DJ_MAX_RANK] = {{0}};
   for (int k = 0; k < c->n_in; k++) dj__broadcast_strides(&c->in[k].shape, shape, stride[k]);
@@ -689,8 +698,11 @@ static dj_status ref_fused(const dj__call *c) {
     double reg[DJ__FUSED_IN + DJ__FUSED_INSTR] = {0};
     for (int k = 0; k < c->n_in; k++) reg[k] = element(&c->in[k], dj__walk_offset(&w, stride[k]));
     for (int k = 0; k < attr->n_instr; k++) reg[c->n_in + k] = fused_instr(&attr->instr[k], reg);
-    for (int k = 0; k < c->n_out; k++) ((float *)c->out[k].data)[i] = (float)reg[attr->out[k]];
+    for (int k = 0; k < full; k++) ((float *)c->out[k].data)[i] = (float)reg[attr->out[k]];
+    if (attr->sum) sum[i % columns] += reg[attr->out[full]];
   }
+  for (int64_t i = 0; attr->sum && i < columns; i++)
+    ((float *)c->out[full].data)[i] = (float)sum[i];
   return DJ_OK;
 }
 
@@ -723,6 +735,22 @@ static const dj__fused_attr fused_loss = {.n_instr = 6,
                                                     {DJ__OP_select, 3, 8, 4, 0, 0}},
                                           .n_out = 2,
                                           .out = {9, 7}};
+/* dx behind ReLU, and the gradient of the bias before it */
+static const dj__fused_attr fused_relu_grad = {.n_instr = 1,
+                                               .instr = {{DJ__OP_relu_grad, 0, 1, 0, 0, 0}},
+                                               .n_out = 2,
+                                               .out = {2, 2},
+                                               .sum = true};
+/* a + b rounded, and tanh of it; sums of one that is not kept */
+static const dj__fused_attr fused_sums = {.n_instr = 4,
+                                          .instr = {{DJ__OP_add, 0, 1, 0, 0, 0},
+                                                    {DJ__OP_cast, 2, 0, 0, 1, 0},
+                                                    {DJ__OP_tanh, 3, 0, 0, 0, 0},
+                                                    {DJ__OP_mul, 4, 0, 0, 0, 0}},
+                                          .n_out = 3,
+                                          .out = {3, 4, 5},
+                                          .sum = true};
+#define AWAY   .range = {{-2, 2, 0.1f}, {-2, 2, 0.1f}}
 #define IMAGES DJ__F32(32, 60, 80, 32)
 static const dj__sample samples_fused[] = {
     {"relu", 1, {DJ__F32(131)}, DJ__ATTR(fused_one)},
@@ -741,6 +769,18 @@ static const dj__sample samples_fused[] = {
      {DJ__F32(5, 33), DJ__F32(5, 33), DJ__F32(33), DJ__F32(5, 1)},
      .range = {{-1, 1, 0.01f}, {-1, 1, 0.01f}, {-1, 1, 0}, {-1, 1, 0.01f}},
      DJ__ATTR(fused_loss)},
+    {"sums", 2, {DJ__F32(5, 7, 3), DJ__F32(5, 7, 3)}, AWAY, DJ__ATTR(fused_relu_grad)},
+    {"sums, one column", 2, {DJ__F32(37, 1), DJ__F32(37, 1)}, DJ__ATTR(fused_sums)},
+    {"sums of a row", 2, {DJ__F32(67), DJ__F32(67)}, DJ__ATTR(fused_sums)},
+    {"sums of broadcasts", 2, {DJ__F32(4, 9, 48), DJ__F32(9, 1)}, DJ__ATTR(fused_sums)},
+    {"threads, sums",
+     2,
+     {DJ__F32(3, 40, 41, 32), DJ__F32(3, 40, 41, 32)},
+     AWAY,
+     DJ__ATTR(fused_relu_grad)},
+    {"threads, sums of 11", 2, {DJ__F32(3, 41, 37, 11), DJ__F32(11)}, DJ__ATTR(fused_sums)},
+    {"threads, sums of 1000", 2, {DJ__F32(31, 1000), DJ__F32(31, 1000)}, DJ__ATTR(fused_sums)},
+    {"ReLU's gradient, sums", 2, {IMAGES, IMAGES}, AWAY, DJ__ATTR(fused_relu_grad), .bench = true},
     {"image batch",
      4,
      {IMAGES, DJ__F32(32), DJ__F32(32), IMAGES},

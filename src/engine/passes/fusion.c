@@ -8,13 +8,16 @@
  * Chains: elementwise nodes of one output shape are gathered into groups; each group is one `fused`
  * node that reads its inputs once and writes only values somebody outside needs. A node may join
  * its producer's group unless one of its other inputs depends on the group (that would be a cycle),
- * or the group would outgrow the fused attribute. Results differ from the unfused ones only by bf16
- * roundings that are not made.
+ * or the group would outgrow the fused attribute. A sum over all axes but the last of a member's
+ * value (the gradient of a bias) joins too, one a group, so that the value is not read again.
+ * Results differ from the unfused ones only by bf16 roundings that are not made, and sums by their
+ * order of addition.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/ewise.h"
+#include "engine/ops/basic.h"
 #include "engine/passes/passes.h"
 
 /* ---- epilogues ---- */
@@ -120,6 +123,7 @@ typedef struct group {
   int *member; // node indices, ascending
   int n, cap;
   bool emitted;
+  bool sum; // one member is column sums
 } group;
 
 typedef struct chains {
@@ -142,6 +146,15 @@ static bool fusable(const dj_graph *g, const dj__node *n) {
   dj_dtype t = n->n_out == 1 ? g->values[n->out[0]].dtype : DJ_I32;
   return dj__op_get(n->op)->flags & DJ__EWISE && n->op != DJ__OP_fused &&
          (t == DJ_F32 || t == DJ_BF16);
+}
+
+/* A sum over all axes but the last of a value that has other readers. */
+static bool sums_columns(const chains *c, const dj__node *n) {
+  if (n->op != DJ__OP_sum) return false;
+  const dj__reduce_attr *a = n->attr;
+  const dj_shape *s = &c->r.src->values[n->in[0]].shape;
+  return s->rank > 1 && a->axes == (1u << (s->rank - 1)) - 1 && !a->keep && a->scale == 1 &&
+         s->dim[s->rank - 1] <= DJ__FUSED_COLUMNS && c->uses[n->in[0]] > 1;
 }
 
 /* True if node i is, or depends on, a member of group k. Indices say nothing here: a node waits for
@@ -173,7 +186,7 @@ static bool fits(const chains *c, const group *p, int k, int extra) {
   for (int m = 0; m < n; m++) {
     int at = m < p->n ? p->member[m] : extra;
     const dj__node *node = g->nodes[at];
-    n_instr += node->op != DJ__OP_cast;
+    n_instr += node->op != DJ__OP_cast && node->op != DJ__OP_sum;
     for (int j = 0; j < node->n_in; j++) {
       dj_val v = node->in[j];
       int maker = g->values[v].node;
@@ -210,19 +223,29 @@ static void join(chains *c, group *p, int k, int i) {
   c->of[i] = k;
 }
 
+/* Puts node i, which sums columns, into the group of what it sums. */
+static void place_sum(chains *c, int i) {
+  const int k = c->of[c->r.src->values[c->r.src->nodes[i]->in[0]].node];
+  if (k < 0 || c->groups[k].sum || !fits(c, &c->groups[k], k, i)) return;
+  c->groups[k].sum = true;
+  join(c, &c->groups[k], k, i);
+}
+
 /* Puts node i into the group of one of its producers, or into a new one. */
 static void place(chains *c, int i) {
   const dj_graph *g = c->r.src;
   const dj__node *n = g->nodes[i];
   for (int j = 0; j < n->n_in; j++) {
     int maker = g->values[n->in[j]].node, k = c->of[maker];
-    if (k < 0 || !dj_shape_equal(&g->values[n->in[j]].shape, &g->values[n->out[0]].shape)) continue;
+    if (k < 0 || g->nodes[maker]->op == DJ__OP_sum ||
+        !dj_shape_equal(&g->values[n->in[j]].shape, &g->values[n->out[0]].shape))
+      continue;
     group *p = &c->groups[k];
     bool cycle = false;
     c->search++;
     for (int x = 0; x < n->n_in && !cycle; x++) {
       int m = g->values[n->in[x]].node;
-      if (c->of[m] != k) cycle = depends(c, m, k);
+      if (c->of[m] != k || g->nodes[m]->op == DJ__OP_sum) cycle = depends(c, m, k);
     }
     if (cycle || !fits(c, p, k, i)) continue;
     join(c, p, k, i);
@@ -262,8 +285,13 @@ static void emit_fused(chains *c, const group *p, int k) {
   dj__fused_attr a;
   memset(&a, 0, sizeof a);
   dj_val out[DJ__FUSED_OUT];
+  const dj__node *sum = NULL;
   for (int m = 0; m < p->n; m++) {
     const dj__node *node = g->nodes[p->member[m]];
+    if (node->op == DJ__OP_sum) {
+      sum = node;
+      continue;
+    }
     unsigned char r[3] = {0, 0, 0};
     for (int j = 0; j < node->n_in; j++) {
       int x = 0;
@@ -287,6 +315,13 @@ static void emit_fused(chains *c, const group *p, int k) {
       out[a.n_out] = node->out[0];
       a.out[a.n_out++] = regs[n_known - 1];
     }
+  }
+  if (sum) {
+    int x = 0;
+    while (values[x] != sum->in[0]) x++;
+    out[a.n_out] = sum->out[0];
+    a.out[a.n_out++] = regs[x];
+    a.sum = true;
   }
   const dj__node *last = g->nodes[p->member[p->n - 1]];
   dj__node *f = dj__append_node(c->r.dst, DJ__OP_fused, in, n_in, &a, sizeof a, last->label);
@@ -334,7 +369,10 @@ static dj_status fuse_chains(const dj_graph *g, dj_graph **out) {
   c.failed = !c.of || !c.done || !c.mark || !c.uses;
   for (int i = 0; i < g->n_nodes && !c.failed; i++) c.of[i] = -1;
   for (int i = 0; i < g->n_nodes && !c.failed; i++)
-    if (fusable(g, g->nodes[i])) place(&c, i);
+    if (sums_columns(&c, g->nodes[i]))
+      place_sum(&c, i);
+    else if (fusable(g, g->nodes[i]))
+      place(&c, i);
   for (int i = 0; i < g->n_nodes && !c.failed; i++) emit(&c, i);
   for (int k = 0; k < c.n_groups; k++) free(c.groups[k].member);
   free(c.groups);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/ewise.h"
 #include "engine/passes/passes.h"
 
 enum { ALIGN = 64 };
@@ -94,11 +95,13 @@ static void share(const dj_graph *g, const int *order, int n, bool reuse, dj__pl
   for (int i = 0; reuse && i < n; i++) {
     const dj__node *node = g->nodes[order[i]];
     uint32_t flags = dj__op_get(node->op)->flags;
-    if (!(flags & (DJ__INPLACE | DJ__EWISE)) || node->n_out != 1) continue;
+    const bool fused = node->op == DJ__OP_fused, ewise = fused || flags & DJ__EWISE;
+    const int sums = fused && ((const dj__fused_attr *)node->attr)->sum; // made after the last read
+    if (!(flags & DJ__INPLACE || ewise) || node->n_out != 1 + sums) continue;
     dj_val out = node->out[0];
     for (int k = 0; k < node->n_in; k++) {
       dj_val in = node->in[k];
-      if (in < 0 || (k > 0 && !(flags & DJ__EWISE)) || p->place[in] != DJ__PLACE_ARENA) continue;
+      if (in < 0 || (k > 0 && !ewise) || p->place[in] != DJ__PLACE_ARENA) continue;
       if (g->values[in].dtype != g->values[out].dtype ||
           !dj_shape_equal(&g->values[in].shape, &g->values[out].shape))
         continue;

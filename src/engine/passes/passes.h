@@ -7,7 +7,7 @@
  *   round      products round variables themselves instead of reading bf16 copies
  *   recompute  makes some values a second time for the backward pass instead of keeping them
  *   fusion     residual and ReLU into batch norm, both ways; bias and activation into matmul and
- *              conv2d; chains of elementwise ops into one node
+ *              conv2d; chains of elementwise ops, and sums of their columns, into one node
  *   schedule   order of execution
  *   memory     one buffer for all values, by their lifetimes
  */

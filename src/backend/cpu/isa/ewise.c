@@ -8,6 +8,10 @@
  * through scratch with conversion. Broadcast inputs that repeat within a block (scalars, biases
  * over channels) are laid out once per run.
  *
+ * Column sums, if a program has them, are added up on the way: blocks hold whole rows and are added
+ * element by element, in f32 at first, then in double. Parts that are summed apart depend on the
+ * shape alone and are added in order: sums are the same for any number of threads.
+ *
  * Invariants: an output may be the memory of an input of the same shape and dtype; no other
  * overlap.
  */
@@ -16,7 +20,14 @@
 #include "backend/cpu/isa/vmath.h"
 #include "engine/ewise.h"
 
-enum { BLOCK = 1024, MAX_REG = DJ__FUSED_IN + DJ__FUSED_INSTR };
+enum {
+  BLOCK = 1024,
+  MAX_REG = DJ__FUSED_IN + DJ__FUSED_INSTR,
+  PARTS = 64,      /* of sums, at most */
+  PART_BLOCKS = 8, /* that a part has at least, if there are as many */
+  FLUSH = 64       /* blocks added in f32 before they go into the double */
+};
+static_assert((int)DJ__FUSED_COLUMNS <= (int)BLOCK, "a block holds whole rows");
 
 /* ---- instructions ---- */
 typedef void instr_fn(float *d, const float *a, const float *b, const float *c, float p, float q,
@@ -181,7 +192,7 @@ typedef struct source {
 
 typedef struct plan {
   int64_t n, block;
-  int n_in, n_instr, n_out;
+  int n_in, n_instr, n_out; /* outputs without the sums */
   source in[DJ__FUSED_IN];
   const dj__fused_instr *instr;
   const unsigned char *out;
@@ -189,6 +200,8 @@ typedef struct plan {
   int16_t direct_out[MAX_REG]; /* output written in place by this register, or -1 */
   bool direct16;               /* one op, all of it bf16 and of one shape */
   bool stored[DJ__FUSED_OUT];  /* copied from its register at the end of the block */
+  int64_t columns, parts;      /* of the sums; 0: there are none */
+  int summed;                  /* register, -1: none */
   int n_slots;
 } plan;
 
@@ -236,6 +249,8 @@ static int64_t gcd(int64_t a, int64_t b) {
 /* A block length that is a multiple of the periods found, so that their registers never change. */
 static void choose_block(plan *p) {
   int64_t unit = 16;
+  if (p->columns) unit = unit / gcd(unit, p->columns) * p->columns;
+  if (unit > BLOCK) unit = p->columns;
   for (int i = 0; i < p->n_in; i++) {
     source *s = &p->in[i];
     if (s->kind != PERIODIC) continue;
@@ -265,6 +280,7 @@ static void assign_slots(plan *p) {
   }
   for (int k = 0; k < p->n_out; k++)
     if (p->stored[k]) last[p->out[k]] = p->n_instr;
+  if (p->summed >= 0) last[p->summed] = p->n_instr;
   p->n_slots = 0;
   for (int r = 0; r < n_reg; r++) {
     p->slot[r] = -1;
@@ -284,22 +300,32 @@ static void assign_slots(plan *p) {
   }
 }
 
+/* True if a register may be read after an output has been written. */
+static bool reads_late(const plan *p) {
+  return p->n_instr > 1 || p->summed >= 0;
+}
+
 static void make_plan(plan *p, const dj__call *c, const dj__fused_instr *instr, int n_instr,
-                      const unsigned char *out) {
+                      const unsigned char *out, bool sum) {
   p->n = dj_shape_count(&c->out[0].shape);
   p->n_in = c->n_in;
   p->n_instr = n_instr;
-  p->n_out = c->n_out;
+  p->n_out = c->n_out - sum;
+  p->summed = sum ? out[p->n_out] : -1;
+  p->columns = sum ? dj_shape_count(&c->out[p->n_out].shape) : 0;
   p->instr = instr;
   p->out = out;
   for (int i = 0; i < p->n_in; i++) look_at_input(&p->in[i], &c->in[i], &c->out[0].shape);
   choose_block(p);
+  p->parts = p->n / p->block / PART_BLOCKS;
+  p->parts = !sum ? 0 : p->parts < 1 ? 1 : p->parts > PARTS ? PARTS : p->parts;
   for (int i = 0; i < p->n_in; i++) {
     p->in[i].direct = p->in[i].kind == FULL && c->in[i].dtype == DJ_F32;
-    for (int k = 0; k < p->n_out && n_instr > 1; k++)
+    for (int k = 0; k < p->n_out && reads_late(p); k++)
       if (c->in[i].data && c->in[i].data == c->out[k].data) p->in[i].direct = false;
   }
-  p->direct16 = INSTR16[c->op] && c->out[0].dtype == DJ_BF16;
+  p->direct16 = n_instr == 1 && p->n_out == 1 && INSTR16[instr->op] && out[0] == p->n_in &&
+                (!sum || p->summed == p->n_in) && c->out[0].dtype == DJ_BF16;
   for (int i = 0; i < p->n_in; i++)
     if (p->in[i].kind != FULL || c->in[i].dtype != DJ_BF16) p->direct16 = false;
   for (int r = 0; r < p->n_in + n_instr; r++) p->direct_out[r] = -1;
@@ -359,14 +385,19 @@ static void fill_constant(float *dst, const source *s, const void *data, dj_dtyp
     DJ__I(load_block)(dst + i, data, t, n - i < period ? n - i : period);
 }
 
-static void run_block16(const plan *p, const dj__call *c, int64_t from, int64_t n) {
+/* acc: what is summed is added to it, element by element; NULL: nothing is. */
+static void run_block16(const plan *p, const dj__call *c, float *acc, int64_t from, int64_t n) {
+  const dj__fused_instr *f = p->instr;
+  const int reg[3] = {f->a, f->b, f->c};
   const uint16_t *in[3] = {NULL};
-  for (int i = 0; i < p->n_in; i++) in[i] = (const uint16_t *)c->in[i].data + from;
-  INSTR16[c->op]((uint16_t *)c->out[0].data + from, in[0], in[1], in[2], p->instr->p, p->instr->q,
-                 n);
+  for (int k = 0; k < ARITY[f->op]; k++) in[k] = (const uint16_t *)c->in[reg[k]].data + from;
+  uint16_t *d = (uint16_t *)c->out[0].data + from;
+  INSTR16[f->op](d, in[0], in[1], in[2], f->p, f->q, n);
+  if (acc) DJ__SIMD for (int64_t i = 0; i < n; i++) acc[i] += ld(d, DJ_BF16, i);
 }
 
-static void run_block(const plan *p, const dj__call *c, float *scratch, int64_t from, int64_t n) {
+static void run_block(const plan *p, const dj__call *c, float *scratch, float *acc, int64_t from,
+                      int64_t n) {
   float *reg[MAX_REG];
   for (int i = 0; i < p->n_in; i++) {
     const source *s = &p->in[i];
@@ -387,12 +418,45 @@ static void run_block(const plan *p, const dj__call *c, float *scratch, int64_t 
     INSTR[f->op](reg[r], reg[f->a], ARITY[f->op] > 1 ? reg[f->b] : NULL,
                  ARITY[f->op] > 2 ? reg[f->c] : NULL, f->p, f->q, n);
   }
+  if (acc) k_add(acc, acc, reg[p->summed], NULL, 0, 0, n);
   for (int k = 0; k < p->n_out; k++) {
     if (!p->stored[k]) continue;
     dj_dtype t = c->out[k].dtype;
     void *dst = at_w(c->out[k].data, t, from);
     if (dst != (void *)reg[p->out[k]]) DJ__I(store_block)(dst, t, reg[p->out[k]], n);
   }
+}
+
+/* Blocks from..to. sum (columns): sums of them; NULL: none. */
+static void run_part(const plan *p, const dj__call *c, float *scratch, double *sum, int64_t from,
+                     int64_t to) {
+  float acc[BLOCK];
+  const int64_t wide = p->n < p->block ? p->n : p->block;
+  if (sum) memset(sum, 0, (size_t)p->columns * sizeof *sum);
+  for (int64_t b = from; b < to; b++) {
+    int64_t at = b * p->block, n = p->n - at < p->block ? p->n - at : p->block;
+    if (sum && (b - from) % FLUSH == 0) memset(acc, 0, sizeof acc);
+    if (p->direct16)
+      run_block16(p, c, sum ? acc : NULL, at, n);
+    else
+      run_block(p, c, scratch, sum ? acc : NULL, at, n);
+    if (!sum || ((b - from) % FLUSH != FLUSH - 1 && b != to - 1)) continue;
+    for (int64_t r = 0; r < wide; r += p->columns)
+      DJ__SIMD for (int64_t i = 0; i < p->columns; i++) sum[i] += (double)acc[r + i];
+  }
+}
+
+/* The parts' sums come first in the workspace. */
+static size_t sums_bytes(const plan *p) {
+  return ((size_t)(p->parts * p->columns) * sizeof(double) + 63) / 64 * 64;
+}
+
+static void finish_sums(const plan *p, const dj__call *c) {
+  double *sum = c->workspace;       // (parts, columns)
+  float *y = c->out[p->n_out].data; // (columns) f32
+  for (int64_t u = 1; u < p->parts; u++)
+    DJ__SIMD for (int64_t i = 0; i < p->columns; i++) sum[i] += sum[u * p->columns + i];
+  for (int64_t i = 0; i < p->columns; i++) y[i] = (float)sum[i];
 }
 
 static void run_plan(const plan *p, const dj__call *c) {
@@ -403,39 +467,38 @@ static void run_plan(const plan *p, const dj__call *c) {
 #pragma omp parallel num_threads(nt)
   {
     int t = omp_get_thread_num(), team = omp_get_num_threads();
-    float *scratch = (float *)c->workspace + (size_t)t * (size_t)p->n_slots * BLOCK;
+    float *scratch = (float *)c->workspace + sums_bytes(p) / sizeof(float) +
+                     (size_t)t * (size_t)p->n_slots * BLOCK;
     for (int i = 0; i < p->n_in; i++)
       if (p->in[i].kind == SCALAR || p->in[i].kind == PERIODIC)
         fill_constant(scratch + p->slot[i] * BLOCK, &p->in[i], c->in[i].data, c->in[i].dtype,
                       p->block < p->n ? p->block : p->n);
-    int64_t to = part_from(blocks, team, t + 1);
-    for (int64_t b = part_from(blocks, team, t); b < to; b++) {
-      int64_t from = b * p->block, n = p->n - from < p->block ? p->n - from : p->block;
-      if (p->direct16)
-        run_block16(p, c, from, n);
-      else
-        run_block(p, c, scratch, from, n);
+    int64_t parts = p->parts ? p->parts : team, to = part_from(parts, team, t + 1);
+    for (int64_t u = part_from(parts, team, t); u < to; u++) {
+      double *sum = p->parts ? (double *)c->workspace + u * p->columns : NULL;
+      run_part(p, c, scratch, sum, part_from(blocks, parts, u), part_from(blocks, parts, u + 1));
     }
   }
+  if (p->parts) finish_sums(p, c);
 }
 
 static void plan_for(plan *p, const dj__call *c, dj__fused_instr *one) {
   static const unsigned char FIRST[3 + DJ__FUSED_OUT] = {0, 1, 2, 3, 4, 5, 6};
   if (c->op == DJ__OP_fused) {
     const dj__fused_attr *f = c->attr;
-    make_plan(p, c, f->instr, f->n_instr, f->out);
+    make_plan(p, c, f->instr, f->n_instr, f->out, f->sum);
     return;
   }
   assert(c->n_in >= 1 && c->n_in <= 3 && c->n_out == 1);
   if (c->op == DJ__OP_broadcast) { /* reading the input in the output's shape is all there is */
     *one = (dj__fused_instr){.op = DJ__OP_stop_gradient};
-    make_plan(p, c, one, 1, &FIRST[1]);
+    make_plan(p, c, one, 1, &FIRST[1], false);
     return;
   }
   const dj__ewise_attr *a = c->attr;
   *one = (dj__fused_instr){.op = (unsigned char)c->op, .a = 0, .b = 1, .c = 2};
   if (a) one->p = a->p, one->q = a->q;
-  make_plan(p, c, one, 1, &FIRST[c->n_in]); /* the result is the register after the inputs */
+  make_plan(p, c, one, 1, &FIRST[c->n_in], false); /* the result is the register after the inputs */
 }
 
 bool DJ__I(ewise_supports)(const dj__call *c) {
@@ -449,10 +512,11 @@ size_t DJ__I(ewise_workspace)(const dj__call *c) {
   dj__fused_instr one;
   plan p;
   plan_for(&p, c, &one);
-  if (p.n_instr > 1)
+  if (reads_late(&p))
     for (int i = 0; i < p.n_in; i++) p.in[i].direct = false;
   assign_slots(&p);
-  return (size_t)(c->threads > 1 ? c->threads : 1) * (size_t)p.n_slots * BLOCK * sizeof(float);
+  return sums_bytes(&p) +
+         (size_t)(c->threads > 1 ? c->threads : 1) * (size_t)p.n_slots * BLOCK * sizeof(float);
 }
 
 dj_status DJ__I(ewise_run)(const dj__call *c, void *self) {
