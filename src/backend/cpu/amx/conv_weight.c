@@ -8,8 +8,9 @@
  * and is no larger than it was. A band is `pairs` such pairs of strips, which lie side by side at
  * every pixel: rows of results are then whole steps also where pictures are narrow, and a tile of B
  * (16 pairs of 16 channels) is one run of memory, for each tap one somewhat further. Where channels
- * are no multiple of 16, what all taps of a row read lies side by side instead (a window), for each
- * result anew.
+ * are no multiple of 16, a pair of strips is laid out as it is, and a row of B is what all taps of
+ * a row read for one result (a window): it begins some pixels behind the one before, and overlaps
+ * it.
  *
  * Work is shared out by groups of channels and outputs, or, where weights are few, by parts of the
  * results with sums of their own, which are added in order. So results do not depend on the number
@@ -43,8 +44,9 @@ typedef struct plan {
   int64_t row_steps;          /* of a row of results */
   int64_t tiles;              /* of 16 numbers of a pixel, or of a window */
   int64_t lines;              /* laid out source rows of one remainder of a band */
-  int64_t run;                /* bytes of a tile's numbers along a laid out row */
+  int64_t run;                /* bytes from a tile to the one beside it */
   int64_t row;                /* bytes of a laid out row */
+  int64_t apart;              /* bytes from a row of a tile to the next */
   int64_t o_blocks, u_blocks; /* of an item: of 32 outputs; of 32 numbers of a row of taps */
   size_t sum_bytes, x_limb, x_bytes, dy_bytes; /* of an item; of a thread (a limb of x) */
 } plan;
@@ -59,9 +61,10 @@ static double lay_out(plan *p, int64_t strips, int64_t pairs) {
   p->row_steps = (p->ow * pairs + 15) / 16;
   p->steps = p->rows * p->row_steps;
   p->lines = p->rows + (p->kh - 1) / p->sy;
-  const int64_t wide = p->window ? p->ow : p->ow + (p->kw - 1) / p->sx;
-  p->run = wide * pairs * 64;
-  p->row = p->run * p->tiles * (p->window ? 1 : p->sx);
+  p->apart = p->window ? p->sx * p->c * 4 : 64;
+  p->run = p->window ? 64 : (p->ow + (p->kw - 1) / p->sx) * pairs * 64;
+  p->row = p->run * p->tiles * p->sx;
+  if (p->window) p->row = up((16 * p->row_steps - 1) * p->apart + p->run * p->tiles, 128);
   p->x_limb = (size_t)(p->sy * p->lines * p->row + DJ__TILE_BYTES); /* the last step may read on */
   p->x_bytes = p->x_limb * (size_t)p->limbs;
   p->dy_bytes = (size_t)(p->o_blocks * p->steps * p->limbs) * 2 * DJ__TILE_BYTES;
@@ -101,10 +104,11 @@ static plan plan_of(const dj__call *call) {
   p.tiles = p.window ? (p.kw * p.c + 15) / 16 : p.group / 16;
   p.o_blocks = (p.o_group + 31) / 32;
   p.u_blocks = ((p.window ? 1 : p.kw) * p.tiles + 1) / 2;
+  const int64_t most = p.window ? 1 : MOST_PAIRS;
   int64_t strips = least(p.oh, MOST_STRIPS), pairs = 1;
   double best = -1;
   for (int64_t s = 1; s <= least(p.oh, MOST_STRIPS); s *= 2)
-    for (int64_t q = 1; q <= MOST_PAIRS && 2 * q <= up(p.n * s, 2); q += q < 4 ? 1 : q / 2) {
+    for (int64_t q = 1; q <= most && 2 * q <= up(p.n * s, 2); q += q < 4 ? 1 : q / 2) {
       const double cost = lay_out(&p, s, q);
       if (cost >= 0 && (best < 0 || cost < best)) best = cost, strips = s, pairs = q;
     }
@@ -136,9 +140,11 @@ static bool supports(const dj__call *c) {
   if (c->in[0].dtype == DJ_F32 && c->out[0].dtype != DJ_F32) return false;
   if (dj_shape_count(&c->in[1].shape) == 0 || dj_shape_count(&c->in[0].shape) == 0) return false;
   const plan p = plan_of(c);
-  if (p.x_bytes > 8 << 20) return false;   /* rows too long to lie in cache */
-  if (dj__worth_threads == 0) return true; /* a test, with small shapes */
-  if (p.limbs > 1 && (p.c < 64 || p.c % 32 || p.kh * p.kw == 1 || p.o < 32)) return false;
+  if (p.x_bytes > 8 << 20) return false;                  /* rows too long to lie in cache */
+  if (dj__worth_threads == 0) return true;                /* a test, with small shapes */
+  const bool picture = p.c <= 4 && p.kh > 1 && p.o >= 24; /* in limbs: stems, and many channels */
+  const bool wide = p.c >= 64 && p.c % 32 == 0 && p.kh * p.kw > 1 && p.o >= 32;
+  if (p.limbs > 1 && !picture && !wide) return false;
   return p.n * p.oh * p.ow >= LEAST_RESULTS && p.o >= 8 && p.kw * p.c >= 12;
 }
 
@@ -217,27 +223,14 @@ DJ__INLINE void lay_pixels(const plan *p, const dj__amx_kind f, char *dst, const
       }
     }
 }
-/* The same as windows. What is behind one within the row may be laid out with it: those sums are
- * dropped. */
-DJ__INLINE void lay_windows(const plan *p, const dj__amx_kind f, char *dst, const pairing r) {
-  const int64_t size = (int64_t)dj_dtype_size(f.t), tiles = p->tiles, end = p->w * p->c,
-                numbers = p->kw * p->c, apart = p->pairs * 64, step = p->sx * p->c;
-  const int64_t last = r.one && r.two ? end - 16 * up(tiles, 2) : -1; /* read without a look */
+/* The same for windows: all pixels in order, with padding. */
+DJ__INLINE void lay_row(const plan *p, const dj__amx_kind f, char *dst, const pairing r) {
+  const int64_t begin = -p->a->pad[1] * p->c, end = p->w * p->c;
   __m512i a[DJ__LIMBS], b[DJ__LIMBS];
-  char *const stop = dst + p->ow * apart;
-  for (int64_t from = -p->a->pad[1] * p->c; dst < stop; from += step, dst += apart) {
-    char *pixel = dst;
-    for (int64_t t = 0; t < tiles; t += 2, pixel += 2 * r.run) {
-      const int64_t j = from + 16 * t;
-      if (from >= 0 && from <= last) {
-        clip32(f, r.one + j * size, 0xffffffffu, a, r.strange);
-        clip32(f, r.two + j * size, 0xffffffffu, b, r.strange);
-      } else {
-        clip(f, r.one, j, least(end, from + numbers), a, r.strange);
-        clip(f, r.two, j, least(end, from + numbers), b, r.strange);
-      }
-      put_pairs(r, f, pixel, t + 1 < tiles, a, b);
-    }
+  for (int64_t j = 0; j < p->row / 4; j += 32) {
+    clip(f, r.one, begin + j, end, a, r.strange);
+    clip(f, r.two, begin + j, end, b, r.strange);
+    put_pairs(r, f, dst + j * 4, true, a, b);
   }
 }
 
@@ -259,7 +252,7 @@ static void lay_x(const plan *p, const laid *l, int64_t v, int64_t c) {
         const pairing pair = {source(p, v + 2 * q, k, r), source(p, v + 2 * q + 1, k, r), p->run,
                               p->x_limb, l->strange};
         if (p->window)
-          DJ__AMX_WITH_KIND(p->x.dtype, p->limbs, F, lay_windows(p, F, to + q * 64, pair));
+          DJ__AMX_WITH_KIND(p->x.dtype, p->limbs, F, lay_row(p, F, to, pair));
         else
           DJ__AMX_WITH_KIND(p->x.dtype, p->limbs, F, lay_pixels(p, F, to + q * 64, pair, c));
       }
@@ -381,8 +374,8 @@ typedef struct place {
 typedef struct factors {
   const char *a, *b;
   int64_t half;
-  size_t second, limb;
-  const int32_t *at; /* (steps) bytes, of b */
+  size_t apart, second, limb; /* of b: its rows */
+  const int32_t *at;          /* (steps) bytes, of b */
   int64_t steps;
 } factors;
 
@@ -391,7 +384,8 @@ DJ__INLINE void block(const dj__amx_form f, const factors *w, place to, bool fre
   dj__amx_load_sums(f, to.c, to.stride, fresh);
   const char *a = w->a;
   for (int64_t k = 0; k < w->steps; k++, a += f.limbs * DJ__TILE_BYTES)
-    dj__amx_step(f, a, a + w->half, 64, DJ__TILE_BYTES, w->b + w->at[k], w->second, 64, w->limb);
+    dj__amx_step(f, a, a + w->half, 64, DJ__TILE_BYTES, w->b + w->at[k], w->second, w->apart,
+                 w->limb);
   dj__amx_keep_sums(f, to.c, to.stride);
 }
 
@@ -434,6 +428,7 @@ static void add_piece(const plan *p, const laid *l, const item *it, int64_t k, i
                       bool fresh) {
   const int64_t last = (p->window ? 1 : p->kw) * p->tiles - 1;
   factors f = {.half = p->steps * p->limbs * DJ__TILE_BYTES,
+               .apart = (size_t)p->apart,
                .limb = p->x_limb,
                .at = l->at + k,
                .steps = steps};
@@ -502,7 +497,7 @@ static void gather(const plan *p, float *sums, int64_t unit) {
 /* Where the steps of a band lie in x. */
 static void steps_of(const plan *p, int32_t *at) {
   for (int64_t k = 0; k < p->steps; k++)
-    at[k] = (int32_t)(k / p->row_steps * p->row + k % p->row_steps * DJ__TILE_BYTES);
+    at[k] = (int32_t)(k / p->row_steps * p->row + k % p->row_steps * 16 * p->apart);
 }
 
 /* The whole call. True: there were numbers that are not finite. */
