@@ -93,6 +93,37 @@ static void suites_are_listed(void **state) {
   assert_has("err.txt", "dojo world: bad.yaml:2: 'towns[0].style' cannot be 'gird'; did you mean");
 }
 
+static void events_are_counted(void **state) {
+  (void)state;
+  EXPECT(0, "world", "events", "--suite", "s.yaml", "--json", "--threads", "2");
+  char *first = text_of("out.txt");
+  json_t *j = report(), *cut_in = json_object_get(json_object_get(j, "events"), "cut-in");
+  assert_int_equal(json_integer_value(json_object_get(j, "drives")), 3);
+  assert_true(json_number_value(json_object_get(j, "vehicle_hours")) > 0.03);
+  assert_true(json_is_integer(json_object_get(cut_in, "by_themselves")));
+  assert_true(json_is_object(json_object_get(cut_in, "per_hour")));
+  assert_true(json_is_object(json_object_get(json_object_get(j, "by_style"), "grid")));
+  assert_true(json_is_object(json_object_get(json_object_get(j, "by_unruly"), "1")));
+  json_decref(j);
+  EXPECT(0, "world", "events", "--suite", "s.yaml", "--json", "--threads", "1");
+  char *again = text_of("out.txt");
+  assert_string_equal(first, again);
+  free(first);
+  free(again);
+  EXPECT(0, "world", "events", "--suite", "s.yaml", "--limit", "1");
+  assert_has("out.txt", "1 drives");
+  assert_has("out.txt", "red-runner");
+  assert_has("out.txt", "contacts among others");
+  assert_has("err.txt", "driving");
+  EXPECT(2, "world", "events");
+  assert_has("err.txt", "needs --suite FILE");
+  EXPECT(2, "world", "events", "--suite", "s.yaml", "--threads", "-1");
+  assert_has("err.txt", "--threads is 0 to 1024");
+  EXPECT(6, "world", "events", "--suite", "none.yaml");
+  EXPECT(0, "world", "events", "--help");
+  assert_has("out.txt", "Examples:");
+}
+
 // ---- what is in the logs -----------------------------------------------------------------------
 
 static void logs_hold_what_happened(void **state) {
@@ -389,6 +420,7 @@ static void mistakes(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(suites_are_listed),
+                                     cmocka_unit_test(events_are_counted),
                                      cmocka_unit_test(logs_hold_what_happened),
                                      cmocka_unit_test(agents_lie_on_their_pixels),
                                      cmocka_unit_test(again_and_elsewhere),

@@ -219,7 +219,8 @@ int dj__cmd_drive(int argc, char **argv) {
     c.rig = &rig;
   }
   if (!st) st = dj__suite_read(suite, seed, (int)limit, &s);
-  dj__suite_drive_options o = {make_driver, &c, c.kind == EXPERT, (int)threads};
+  dj__suite_drive_options o = {
+      .make = make_driver, .user = &c, .is_expert = c.kind == EXPERT, .threads = (int)threads};
   if (!st) st = dj__drive_suite(&s, &o, &r);
   int videos = 0;
   if (!st && replay) st = dj__replay_suite(&s, &r, make_driver, &c, which, replay, &videos);

@@ -1,4 +1,4 @@
-/* dojo world: records drives, lists suites, shows towns. */
+/* dojo world: records drives, lists suites, counts events, shows towns. */
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -6,16 +6,19 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "cli/world.h"
 #include "world/record.h"
 #include "world/view.h"
 
 static const char HELP[] =
     "Usage: dojo world record --suite FILE --out DIR [options]\n"
     "       dojo world suite FILE [--json]\n"
+    "       dojo world events --suite FILE [--json]\n"
     "       dojo world view --seed N --out town.png [options]\n\n"
     "record  drives the cases of a suite and writes one MCAP log a drive: camera pictures,\n"
     "        calibration, poses, controls and speed as in recorded drives, and exact labels\n"
     "suite   lists the drives that a suite asks for\n"
+    "events  how often others do what they should not in a suite's drives, and touch each other\n"
     "view    a town from above, its cameras' view of a drive, its map as OpenDRIVE\n\n"
     "dojo world COMMAND --help tells the options of each.\n\n"
     "Example:\n"
@@ -364,7 +367,7 @@ int dj__cmd_world(int argc, char **argv) {
   static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
-  } parts[] = {{"record", record}, {"suite", suite}, {"view", view}};
+  } parts[] = {{"record", record}, {"suite", suite}, {"events", dj__world_events}, {"view", view}};
   enum { N = sizeof parts / sizeof *parts };
   const char *names[N];
   if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
@@ -381,7 +384,7 @@ int dj__cmd_world(int argc, char **argv) {
   const char *near = dj__nearest(argv[1], names, N);
   return dj__fail("world", dj_error(DJ_E_INVALID,
                                     "unknown command '%.40s'%s%s%s; there are record, "
-                                    "suite and view",
+                                    "suite, events and view",
                                     argv[1], near ? " (did you mean '" : "", near ? near : "",
                                     near ? "'?)" : ""));
 }

@@ -164,7 +164,8 @@ static dj_status drive_one(worker *w, int i, const shared_map *m) {
     dj__history_free(&h);
   }
   DJ_TRY(find_renderer(w, m));
-  DJ_TRY(dj__drive_case(c, m->map, &w->driver, w->renderer, NULL, &h));
+  const dj__watcher *watcher = j->o->watchers ? &j->o->watchers[i] : NULL;
+  DJ_TRY(dj__drive_case(c, m->map, &w->driver, w->renderer, watcher, &h));
   h.par = par;
   j->r->par[i] = par;
   dj_status s = dj__score_drive(&h, &j->r->score[i]);

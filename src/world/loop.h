@@ -51,8 +51,9 @@ typedef dj_status dj__make_driver(void *user, dj__driver *d);
 typedef struct dj__suite_drive_options {
   dj__make_driver *make; /* called once a thread */
   void *user;
-  bool is_expert; /* no expert drives beside it */
-  int threads;    /* 0: all cores */
+  bool is_expert;              /* no expert drives beside it */
+  int threads;                 /* 0: all cores */
+  const dj__watcher *watchers; /* (n) of the suite's cases, or NULL */
 } dj__suite_drive_options;
 
 typedef struct dj__suite_drive {

@@ -346,9 +346,7 @@ static int ascending(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Sum of a over sum of b, with the percentile interval over drives drawn with replacement (Efron
- * 1979). Draws in which b adds up to nothing count as the whole. */
-static dj_figure ratio(const double *a, const double *b, size_t n) {
+dj_figure dj__ratio_with_interval(const double *a, const double *b, size_t n) {
   double drawn[DJ__RESAMPLES], sa = 0, sb = 0;
   for (size_t i = 0; i < n; i++) sa += a[i], sb += b[i];
   if (!(sb > 0)) return (dj_figure){NAN, NAN, NAN};
@@ -422,14 +420,14 @@ dj_status dj__score_suite(const dj__drive_score *s, size_t n, dj__suite_score *o
   }
   for (int k = 0; k < DJ__N_INFRACTIONS; k++) {
     for (size_t i = 0; i < n; i++) a[i] = s[i].infraction[k];
-    out->per_km[k] = ratio(a, km, n);
+    out->per_km[k] = dj__ratio_with_interval(a, km, n);
   }
   for (size_t i = 0; i < n; i++)
     a[i] = s[i].infraction[DJ__HIT_VEHICLE] + s[i].infraction[DJ__HIT_PERSON] +
            s[i].infraction[DJ__HIT_THING];
-  out->collisions_per_km = ratio(a, km, n);
+  out->collisions_per_km = dj__ratio_with_interval(a, km, n);
   for (size_t i = 0; i < n; i++) a[i] = s[i].failed ? 1 : 0;
-  dj_figure rate = ratio(a, km, n);
+  dj_figure rate = dj__ratio_with_interval(a, km, n);
   out->km_between_failures =
       out->failures ? (dj_figure){1 / rate.value, 1 / rate.high, rate.low > 0 ? 1 / rate.low : NAN}
                     : (dj_figure){NAN, out->km / 3, NAN};

@@ -150,6 +150,9 @@ typedef struct dj__suite_score { /* means with intervals: bootstrap over drives,
   double km, hours;
 } dj__suite_score;
 dj_status dj__score_suite(const dj__drive_score *s, size_t n, dj__suite_score *out);
+/* Sum of a over sum of b, with the percentile interval over drives drawn with replacement (Efron
+ * 1979). Draws in which b adds up to nothing count as the whole. NaN if there is nothing of b. */
+dj_figure dj__ratio_with_interval(const double *a, const double *b, size_t n);
 
 /* Oriented boxes with middle, direction, length and width. */
 bool dj__boxes_touch(double ax, double ay, double ayaw, double al, double aw, double bx, double by,
