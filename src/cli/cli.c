@@ -138,15 +138,16 @@ int dj__parse_options(int argc, char **argv, const dj__option *options, const ch
 }
 
 // Progress: one line rewritten at most 10 times a second on a terminal, a plain line every 5 s
-// elsewhere.
+// elsewhere. Jobs of less than a second leave no line behind: a command may do hundreds of them.
 static struct {
   bool terminal, open;
-  double last;
+  double begun, last; // of this job; its last line, or another job's
   char what[128];
 } progress;
 
 void dj__cli_progress_end(void) {
-  if (progress.open && progress.terminal) (void)fputc('\n', stderr);
+  if (progress.open && progress.terminal)
+    (void)fputs(dj__now() - progress.begun < 1 ? "\r\033[K" : "\n", stderr);
   progress.open = false;
 }
 
@@ -155,22 +156,24 @@ static void show_progress(void *user, const char *what, uint64_t done, uint64_t 
   (void)user;
   double t = dj__now();
   bool last = total && done >= total;
-  bool fresh = strncmp(what, progress.what, sizeof progress.what - 1) != 0;
-  if (fresh) {
+  if (strncmp(what, progress.what, sizeof progress.what - 1) != 0) {
     dj__cli_progress_end();
+    progress.begun = t;
     (void)snprintf(progress.what, sizeof progress.what, "%s", what);
   }
-  if (!last && !fresh && t - progress.last < (progress.terminal ? 0.1 : 5.0)) return;
-  progress.last = t;
-  char line[512];
-  int n = snprintf(line, sizeof line, "%s  %" PRIu64, what, done);
-  if (total) n += snprintf(line + n, sizeof line - (size_t)n, "/%" PRIu64, total);
-  if (n < (int)sizeof line - 1)
-    (void)snprintf(line + n, sizeof line - (size_t)n, " %s%s%s", unit, note ? "  " : "",
-                   note ? note : "");
-  (void)fprintf(stderr, progress.terminal ? "\r\033[K%s" : "%s\n", line);
-  (void)fflush(stderr);
-  progress.open = true;
+  bool due = t - progress.last >= (progress.terminal ? 0.1 : 5.0);
+  if (due || (last && (progress.open || t - progress.begun >= 1))) {
+    char line[512];
+    int n = snprintf(line, sizeof line, "%s  %" PRIu64, what, done);
+    if (total) n += snprintf(line + n, sizeof line - (size_t)n, "/%" PRIu64, total);
+    if (n < (int)sizeof line - 1)
+      (void)snprintf(line + n, sizeof line - (size_t)n, " %s%s%s", unit, note ? "  " : "",
+                     note ? note : "");
+    (void)fprintf(stderr, progress.terminal ? "\r\033[K%s" : "%s\n", line);
+    (void)fflush(stderr);
+    progress.last = t;
+    progress.open = true;
+  }
   if (last) {
     dj__cli_progress_end();
     progress.what[0] = 0;

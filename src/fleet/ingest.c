@@ -261,6 +261,7 @@ static dj_status import_all(dj_store *store, const found_list *l, const dj_inges
   if (!r->drives) return dj_error(DJ_E_NOMEM, "ingest: no memory for %zu drives", l->n);
   for (size_t i = 0; i < l->n; i++) {
     dj_ingest_drive *d = &r->drives[r->n_drives++];
+    if (l->n > 1) dj_progress("importing", i, l->n, "drives", l->items[i].path);
     dj_status s = import_one(store, &l->items[i], o, i, l->n, d);
     if (s) {
       d->outcome = DJ_INGEST_FAILED;
@@ -273,6 +274,7 @@ static dj_status import_all(dj_store *store, const found_list *l, const dj_inges
     }
     *(d->outcome == DJ_INGEST_IMPORTED ? &r->n_imported : &r->n_already_there) += 1;
   }
+  if (l->n > 1) dj_progress("importing", l->n, l->n, "drives", NULL);
   return r->n_failed == l->n
              ? dj_error(DJ_E_FORMAT, "none of the %zu drives could be imported; the last said: %s",
                         l->n, r->drives[r->n_drives - 1].error)

@@ -126,7 +126,7 @@ dj_status dj__source_digest(const dj__importer *importer, const char *path, char
   dj__digest_u64(&d, (uint64_t)importer->version);
   for (size_t i = 0; i < f.n && !s; i++) {
     s = add_file(&d, &f.items[i]);
-    dj_progress("looking at the source", i + 1, f.n, "files", NULL);
+    if (f.n > 1) dj_progress("looking at the source", i + 1, f.n, "files", NULL);
   }
   dj__source_free(&f);
   dj_status end = dj__digest_hex(&d, hex);
