@@ -142,16 +142,34 @@ DJ__INLINE void dj__amx_step(const dj__amx_form f, const char *a0, const char *a
   dj__amx_multiply(f); /* hh */
 }
 
+/* Memory that is fetched while a block is worked on, a part beside each step: all at once would
+ * hold up what the step itself loads. */
+typedef struct dj__amx_ahead {
+  const char *far;  /* into second-level cache: `lines` lines */
+  const char *near; /* (32, 32) f32, the sums of the next block, into first-level cache; or NULL */
+  int64_t lines;
+} dj__amx_ahead;
+
+DJ__INLINE void dj__amx_fetch(const dj__amx_ahead *f, int64_t k, int64_t steps) {
+  const char *far = f->far + f->lines * k / steps * 64,
+             *stop = f->far + f->lines * (k + 1) / steps * 64;
+  for (; far < stop; far += 64) _mm_prefetch(far, _MM_HINT_T1);
+  if (!f->near) return;
+  const char *near = f->near + 64 * k / steps * 64, *end = f->near + 64 * (k + 1) / steps * 64;
+  for (; near < end; near += 64) _mm_prefetch(near, _MM_HINT_T0);
+}
+
 /* c (32, 32) f32 = (sum ? c : 0) + A B over `steps` of 32 deep; with one tile of A or B only the
- * first 16 rows or columns. b: packed panel. */
+ * first 16 rows or columns. b: packed panel. ahead may be NULL. */
 DJ__INLINE void dj__amx_block(const dj__amx_form f, const dj__amx_a *a, const char *b,
-                              int64_t steps, float *c, bool sum) {
+                              int64_t steps, float *c, bool sum, const dj__amx_ahead *ahead) {
   dj__amx_load_sums(f, (const char *)c, 128, !sum);
   const char *a0 = a->row[0], *a1 = a->row[1];
   const size_t stride = a->stride, limb = a->limb;
   for (int64_t k = 0; k < steps; k++, b += f.limbs * DJ__STEP_BYTES) {
     const int64_t o = a->at[k];
     dj__amx_step(f, a0 + o, a1 + o, stride, limb, b, DJ__TILE_BYTES, 64, DJ__STEP_BYTES);
+    if (ahead) dj__amx_fetch(ahead, k, steps);
   }
   dj__amx_keep_sums(f, (char *)c, 128);
 }
@@ -171,8 +189,9 @@ DJ__INLINE void dj__amx_block(const dj__amx_form f, const dj__amx_a *a, const ch
   } while (0)
 
 DJ__INLINE void dj__amx_any(int limbs, int64_t rows, int64_t cols, const dj__amx_a *a,
-                            const char *b, int64_t steps, float *c, bool sum) {
-  DJ__AMX_FORMS(limbs, rows, cols, dj__amx_block, a, b, steps, c, sum);
+                            const char *b, int64_t steps, float *c, bool sum,
+                            const dj__amx_ahead *ahead) {
+  DJ__AMX_FORMS(limbs, rows, cols, dj__amx_block, a, b, steps, c, sum, ahead);
 }
 
 /* 32 numbers each of a and b as pairs: of the first 16, of the last. */

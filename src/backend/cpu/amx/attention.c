@@ -77,7 +77,7 @@ DJ__INLINE dj__amx_a packed_a(const char *a, int64_t steps, const int32_t *tiles
 DJ__INLINE void multiply(const char *a, int64_t a_steps, const int32_t *tiles, const char *b,
                          int64_t steps, float *sums, bool add) {
   const dj__amx_a rows = packed_a(a, a_steps, tiles);
-  dj__amx_block((dj__amx_form){2, 2, 1}, &rows, b, steps, sums, add);
+  dj__amx_block((dj__amx_form){2, 2, 1}, &rows, b, steps, sums, add, NULL);
 }
 
 /* Where tiles of a packed block lie. */

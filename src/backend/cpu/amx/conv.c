@@ -394,7 +394,8 @@ static void compute(const plan *p, const phase *f, const band *b, const char *pa
         float *c = b->c + (pieces > 1 ? m * 1024 : 0);
         const dj__amx_a a = {
             {b->from[2 * m], b->from[2 * m + 1]}, stride, b->at + s0, p->limb_bytes};
-        dj__amx_any(p->limbs, a.row[1] ? 32 : 16, cols, &a, panel + s0 * step, s1 - s0, c, q > 0);
+        dj__amx_any(p->limbs, a.row[1] ? 32 : 16, cols, &a, panel + s0 * step, s1 - s0, c, q > 0,
+                    NULL);
         if (q + 1 == pieces)
           dj__amx_store_rows(c, cols, b->where + 32 * m, (size_t)(32 * n) * size, &to);
       }

@@ -145,9 +145,10 @@ static void panel(const job *j, int64_t m0, int64_t m1, int64_t n, float *sums) 
     for (int64_t m = m0; m < m1; m += 32, next += lines * 64) {
       const char *at = j->a + (m - m0) / 32 * 2 * run;
       dj__amx_a a = {{at, at + run}, 64, j->at + s0, DJ__TILE_BYTES};
-      for (int64_t l = 0; l < lines; l++) _mm_prefetch(next + l * 64, _MM_HINT_T1);
-      dj__amx_any(p->limbs, least(32, m1 - m), cols, &a, bq, s1 - s0, sums + (m - m0) * 32,
-                  q > 0 || j->k0 > 0);
+      float *c = sums + (m - m0) * 32;
+      const bool sum = q > 0 || j->k0 > 0;
+      dj__amx_ahead ahead = {next, sum && m + 32 < m1 ? (const char *)(c + 1024) : NULL, lines};
+      dj__amx_any(p->limbs, least(32, m1 - m), cols, &a, bq, s1 - s0, c, sum, &ahead);
     }
   }
 }
