@@ -519,6 +519,38 @@ static void test_gradient_of_a_tied_table(void **state) {
   }
 }
 
+/* What attention makes is bf16 where matrix products read it, forward and backward; its logarithms
+ * stay f32. */
+static void test_gradients_of_attention_are_bf16(void **state) {
+  (void)state;
+  enum { T = 8, D = 16 };
+  dj_graph *g = dj_graph_create(), *narrow;
+  dj_val x = dj_input(g, "x", DJ_F32, DJ_SHAPE(2, T, D)), y[3];
+  for (int i = 0; i < 3; i++) {
+    const char *const names[] = {"q", "k", "v"};
+    dj_val w = dj_param(g, names[i], DJ_SHAPE(D, D), dj_init_normal(0.3f));
+    y[i] = dj_reshape(g, dj_linear(g, x, w, DJ_NONE), DJ_SHAPE(2, 1, T, D));
+  }
+  dj_val o = dj_param(g, "o", DJ_SHAPE(D, D), dj_init_normal(0.3f));
+  x = dj_linear(g, dj_attention(g, y[0], y[1], y[2], true, 0.25f), o, DJ_NONE);
+  OK(dj_graph_backward(g, dj_mean(g, dj_square(g, x), DJ_ALL_AXES)));
+  for (int i = 0; i < dj_graph_n_params(g); i++)
+    dj_output(g, dj_graph_param_name(g, i), dj_grad(g, dj_graph_param(g, i)));
+  OK(dj__pass_precision(g, &narrow));
+  int seen = 0;
+  for (int i = 0; i < narrow->n_nodes; i++) {
+    const dj__node *n = narrow->nodes[i];
+    const bool forward = n->op == DJ__OP_attention;
+    if (!forward && n->op != DJ__OP_attention_grad) continue;
+    seen++;
+    for (int k = 0; k < n->n_out; k++)
+      assert_int_equal(narrow->values[n->out[k]].dtype, forward && k ? DJ_F32 : DJ_BF16);
+  }
+  assert_int_equal(seen, 2);
+  dj_graph_destroy(narrow);
+  dj_graph_destroy(g);
+}
+
 /* Losses of three steps, and the arena. Takes g. */
 static size_t train_chain(dj_graph *g, float loss[3]) {
   dj_vars *vars = dj_vars_create(4);
@@ -1053,6 +1085,7 @@ int main(void) {
       cmocka_unit_test(test_recompute_changes_nothing_but_memory),
       cmocka_unit_test(test_cheap_values_are_made_again),
       cmocka_unit_test(test_gradient_of_a_tied_table),
+      cmocka_unit_test(test_gradients_of_attention_are_bf16),
       cmocka_unit_test(test_rounded_weights),
       cmocka_unit_test(test_frozen_programs),
       cmocka_unit_test(test_passes_change_nothing),

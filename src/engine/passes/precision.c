@@ -1,7 +1,7 @@
 /*
  * bf16 compute with f32 masters. Decides the dtype of every float value and puts in casts:
  *
- *   compute ops (matmul, convolution, attention) read bf16 and accumulate in f32; their output 0 is
+ *   compute ops (matmul, convolution, attention) read bf16 and accumulate in f32; what they make is
  *     bf16, or f32 where every reader wants f32 (weight gradients that are accumulated); optimisers
  *     and the norm of gradients take either;
  *   elementwise ops take what comes: the result is bf16 if every full-size operand that is not a
@@ -138,8 +138,8 @@ static void convert(state *s, const dj__node *n) {
   bool ewise = (d->flags & DJ__EWISE) != 0;
   if (d->flags & DJ__COMPUTE) {
     follow = DJ_BF16;
-    dj_val v = n->out[0];
-    if (out[0] == DJ_F32 && s->wants32[v] < s->uses[v]) out[0] = DJ_BF16;
+    for (int k = 0; k < n->n_out; k++)
+      if (out[k] == DJ_F32 && s->wants32[n->out[k]] < s->uses[n->out[k]]) out[k] = DJ_BF16;
   } else if (d->flags & (DJ__FOLLOW | DJ__VIEW)) {
     follow = follow_dtype(s, n, d);
     if (moves(n->op) && out[0] == DJ_F32 && s->rounds[n->out[0]] == s->uses[n->out[0]] &&
