@@ -269,6 +269,38 @@ static void resume_at_any_step(void **state) {
 }
 
 // The backend people train with, in both precisions, on two threads, stopped in the middle.
+/* A run that begins with another's weights begins as that one ended, moving averages and all. */
+static void begins_with_the_weights_of_a_run(void **state) {
+  (void)state;
+  tiny_task t = tiny_make(8);
+  size_t n;
+  dj_train_result first, next;
+  free(train_fresh("from-a", COMMON "steps: 200, batch: 8, ema: 0.9, validate_every: 50", &t,
+                   &first, &n));
+  char *a = folder("from-a"), *b = folder("from-b");
+  dj_recipe *r =
+      tiny_recipe("precision: f32, optimizer: {lr: 1.0e-9}, steps: 1, batch: 8, ema: 0.9");
+  dj_run *run;
+  const dj_run_options o = {.from = a, .threads = 1, .backend = "ref"};
+  OK(dj_run_create(b, r, &o, &run));
+  OK(dj_run_train(run, &t.base, NULL, &next));
+  dj_run_close(run);
+  assert_near(next.best, first.best, 1e-6);
+  dj_run_info info;
+  OK(dj_run_read(b, &info));
+  dj_run_info_free(&info);
+  free(b);
+
+  b = folder("from-c");
+  OK(dj_run_create(b, r, &(dj_run_options){.from = b, .threads = 1, .backend = "ref"}, &run));
+  assert_int_equal(dj_run_train(run, &t.base, NULL, NULL), DJ_E_NOT_FOUND);
+  assert_message("cannot begin with the weights");
+  dj_run_discard(run);
+  dj_recipe_free(r);
+  free(a);
+  free(b);
+}
+
 static void cpu_backend_resumes_to_the_same_bytes(void **state) {
   (void)state;
   const char *const precisions[] = {"f32", "bf16"};
@@ -505,6 +537,7 @@ int main(void) {
       cmocka_unit_test(two_runs_are_equal),
       cmocka_unit_test(checkpoints_without_a_copy),
       cmocka_unit_test(resume_at_any_step),
+      cmocka_unit_test(begins_with_the_weights_of_a_run),
       cmocka_unit_test(cpu_backend_resumes_to_the_same_bytes),
       cmocka_unit_test(accumulation_is_a_big_batch),
       cmocka_unit_test(evaluation_takes_the_average),

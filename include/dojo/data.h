@@ -48,6 +48,7 @@ typedef struct dj_data_spec {
   int stride;      /* recorded frames between two frames of a window, >= 1 */
   uint32_t labels; /* labels a drive must hold to be taken (dj_label bits) */
   float margin_x;  /* extra width kept on each side for viewpoint augmentation, share of width */
+  float lead;      /* s, 0 to 10: control is that of so long after the picture */
 } dj_data_spec;
 
 typedef struct dj_dataset dj_dataset;
@@ -93,10 +94,9 @@ typedef struct dj_loader_options {
   int batch; /* B >= 1 */
   uint64_t seed;
   bool shuffle; /* a new permutation each epoch; otherwise in order, the last batch wraps around */
-  int hop;  /* 0 and 1: an epoch has a window ending at every frame. H > 1: at every H-th, counted
-               from a frame drawn for the epoch, so that windows of T = H frames show each frame
-               about once an epoch */
-  int lead; /* frames, 0 or more: control is that of so many frames later; masked where none is */
+  int hop; /* 0 and 1: an epoch has a window ending at every frame. H > 1: at every H-th, counted
+              from a frame drawn for the epoch, so that windows of T = H frames show each frame
+              about once an epoch */
   dj_augment augment;
   int threads;  /* 0: 1 */
   int prefetch; /* batches made ahead; 0: 3 */

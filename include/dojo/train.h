@@ -102,7 +102,7 @@ typedef struct dj_recipe_data {
   float crop[4];      /* share cut off: left, top, right, bottom; 0..0.9 */
   int frames, stride; /* window of the feature queue */
   int hop;            /* recorded frames from one training window to the next */
-  int lead;           /* recorded frames from a picture to the control that is learned with it */
+  float lead;         /* s from a picture to the control that is learned with it */
   uint32_t labels;    /* dj_label bits */
   float margin_x;     /* extra width for viewpoint augmentation, share of width */
   char **cameras;     /* NULL: each drive's first */
@@ -256,6 +256,7 @@ static inline void dj_task_destroy(dj_task *t) {
 /* ---- runs ---- */
 typedef struct dj_run_options {
   const char *store;     /* remembered for resuming; NULL: none */
+  const char *from;      /* folder of a run whose best weights it begins with; NULL: the recipe's */
   const char *backend;   /* NULL: "cpu" */
   const char *precision; /* "f32", "bf16"; NULL: the recipe's */
   int threads;           /* 0: the recipe's */

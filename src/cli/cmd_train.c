@@ -28,12 +28,15 @@ static const char HELP[] =
     "Trains a network on the drives of a store, or a language model on a file of tokens (`dojo "
     "text\n"
     "pack`), as a recipe says (docs/training.md; --keys lists what it can say). The run's folder R "
-    "gets checkpoints, and curves for TensorBoard.\n"
+    "gets checkpoints, and curves for TensorBoard. With --from R it goes on learning from where "
+    "run R\n"
+    "ended, on other data or by another recipe for the same network.\n"
     "Ctrl-C finishes the step and writes a checkpoint; after that, a crash or kill -9, --resume\n"
     "goes on, to the same weights as a run that was never stopped.\n\n"
     "Examples:\n"
     "  dojo train recipes/donkey.yaml --store S --out runs/donkey-1\n"
     "  dojo train recipes/shakespeare.yaml --tokens t.safetensors --out runs/shakespeare-1\n"
+    "  dojo train recipes/world.yaml --store S --from runs/world-1 --out runs/world-2\n"
     "  dojo train --resume runs/donkey-1\n\n"
     "Exit codes: 0 done, 8 the loss was not finite, 9 the disk is full, 12 stopped by a signal.\n";
 
@@ -53,7 +56,7 @@ static void watch_signals(void) {
 }
 
 typedef struct options {
-  const char *store, *tokens, *out, *resume, *precision, *backend;
+  const char *store, *tokens, *out, *from, *resume, *precision, *backend;
   int64_t steps, threads;
   bool json, keys, profile, memory;
 } options;
@@ -167,6 +170,7 @@ static dj_status begin(const options *o, const char *recipe_path, job *b) {
   if (o->threads < 0 || o->threads > 4096 || o->steps < 0)
     return dj_error(DJ_E_INVALID, "--threads goes from 0 (all cores) to 4096, --steps from 1");
   const dj_run_options run = {.store = o->tokens ? o->tokens : o->store,
+                              .from = o->from,
                               .backend = o->backend,
                               .precision = o->precision,
                               .threads = (int)o->threads,
@@ -282,8 +286,8 @@ static void report(const options *o, const dj_run *run, const dj_train_result *r
 
 static const char *bad_use(const options *o, int npos) {
   if (o->resume) {
-    if (npos || o->store || o->tokens || o->out || o->steps || o->precision || o->backend ||
-        o->threads)
+    if (npos || o->store || o->tokens || o->out || o->from || o->steps || o->precision ||
+        o->backend || o->threads)
       return "--resume takes everything from the run's folder: give nothing else but --json, "
              "--profile or --memory";
     return NULL;
@@ -309,6 +313,7 @@ int dj__cmd_train(int argc, char **argv) {
       {"store", 'S', DJ_OPT_STRING, &o.store, "DIR", "the store of drives"},
       {"tokens", 'T', DJ_OPT_STRING, &o.tokens, "FILE", "text: the file of tokens"},
       {"out", 'o', DJ_OPT_STRING, &o.out, "DIR", "the run's folder; must hold no run yet"},
+      {"from", 0, DJ_OPT_STRING, &o.from, "R", "begin with the best weights of run R"},
       {"resume", 'r', DJ_OPT_STRING, &o.resume, "DIR", "go on with the run in this folder"},
       {"steps", 0, DJ_OPT_INT, &o.steps, "N", "instead of the recipe's epochs or steps"},
       {"threads", 0, DJ_OPT_INT, &o.threads, "N", "that compute (default: the recipe's)"},

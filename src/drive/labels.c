@@ -72,7 +72,7 @@ static dj_status make_scalars(const dj__label_source *src, const uint64_t *t_ns,
     for (size_t i = 0; i < src->n_controls; i++) {
       const dj_control *c = &src->controls[i];
       const double value[3] = {c->steering, c->throttle, c->brake};
-      add_record(&s, seconds_between(t_ns[0], c->t_ns), value[field]);
+      add_record(&s, seconds_between(t_ns[0], c->t_ns) - src->lead, value[field]);
     }
     sample_all(&s, t_ns, n, 3, out->control + field, out->control_mask + field);
   }

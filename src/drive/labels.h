@@ -23,6 +23,7 @@
 #define DJ__LABEL_MAX_SPEED 120.0 /* m/s */
 
 typedef struct dj__label_source { // records in order of time; NULL where n is 0
+  double lead;                    // s: a frame's control is that of so long after it
   const dj_control *controls;
   size_t n_controls;
   const dj_speed *speeds;

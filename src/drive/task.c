@@ -43,7 +43,8 @@ dj_data_spec dj__drive_spec(const dj_recipe *r, const char *store, const char *s
                         .frames = d->frames,
                         .stride = d->stride,
                         .labels = d->labels,
-                        .margin_x = d->margin_x};
+                        .margin_x = d->margin_x,
+                        .lead = d->lead};
 }
 
 /* ---- graph ---- */
@@ -363,7 +364,6 @@ static dj_status open_data(drive_task *t, const char *store) {
                          .seed = r->train.seed,
                          .shuffle = true,
                          .hop = r->data.hop,
-                         .lead = r->data.lead,
                          .augment = r->augment,
                          .threads = r->train.loader_threads};
   DJ_TRY(dj_loader_open(t->train, &o, &t->loader));
@@ -371,10 +371,8 @@ static dj_status open_data(drive_task *t, const char *store) {
   dj_status s = dj_dataset_open(&spec, &t->validation);
   if (s == DJ_E_NOT_FOUND) return DJ_OK; // short drives have no such part
   if (s) return s;
-  return dj_loader_open(
-      t->validation,
-      &(dj_loader_options){.batch = r->train.batch, .lead = r->data.lead, .threads = 1},
-      &t->validation_loader);
+  return dj_loader_open(t->validation, &(dj_loader_options){.batch = r->train.batch, .threads = 1},
+                        &t->validation_loader);
 }
 
 dj_status dj_task_create_drive(const dj_recipe *r, const char *store, dj_task **task) {

@@ -20,7 +20,7 @@
 #include "fleet/augment.h"
 #include "fleet/dataset.h"
 
-enum { MAX_THREADS = 64, MAX_PREFETCH = 64, MAX_HOP = 1 << 20, MAX_LEAD = 100, ALIGN = 64 };
+enum { MAX_THREADS = 64, MAX_PREFETCH = 64, MAX_HOP = 1 << 20, ALIGN = 64 };
 static const uint64_t max_slot_bytes = 1ull << 34;
 
 typedef enum slot_state { EMPTY, FILLING, READY, IN_USE } slot_state;
@@ -95,25 +95,13 @@ static uint64_t sample_of(const dj_loader *ld, uint64_t step, int index) {
 // ---- filling
 // -------------------------------------------------------------------------------------------
 
-/* The control that the network is to say at a frame: that of `lead` frames later, 0 and masked
- * where the drive ends before. */
-static void fill_control(const dj_loader *ld, dj_batch *b, size_t at, const dj__shard_set *set,
-                         size_t frame) {
-  size_t i, then = frame + (size_t)ld->o.lead;
-  float *control = b->control + at * 3, *mask = b->control_mask + at * 3;
-  memset(control, 0, 3 * sizeof *control);
-  memset(mask, 0, 3 * sizeof *mask);
-  if (then >= set->n_frames) return;
-  const dj__shard *s = dj__shard_at(set, then, &i);
-  memcpy(control, s->control + i * 3, 3 * sizeof *control);
-  memcpy(mask, s->control_mask + i * 3, 3 * sizeof *mask);
-}
-
-/* Labels of frame k of window b, and where they lie in the batch; its control is there already. */
+/* Labels of frame k of window b, and where they lie in the batch. */
 static void fill_labels(const dj_loader *ld, const dj__draw *draw, dj_batch *b, size_t at,
                         const dj__shard *s, size_t i, const dj__shard *before, size_t before_i) {
   float *control = b->control + at * 3, *motion = b->motion + at * 3;
   float *path = b->path + at * DJ_PATH_POINTS * 3, *path_mask = b->path_mask + at * DJ_PATH_POINTS;
+  memcpy(control, s->control + i * 3, 3 * sizeof *control);
+  memcpy(b->control_mask + at * 3, s->control_mask + i * 3, 3 * sizeof *control);
   b->speed[at] = s->speed[i];
   b->speed_mask[at] = s->speed_mask[i];
   memcpy(path, s->path + i * DJ_PATH_POINTS * 3, DJ_PATH_POINTS * 3 * sizeof *path);
@@ -182,7 +170,6 @@ static void fill_window(const dj_loader *ld, dj_batch *b, int index) {
                         ds->shard.margin_left, ds->width, ds->height,
                         b->image + (at * cams + cam) * out_bytes);
     }
-    fill_control(ld, b, at, &drive->shards, frame);
     fill_labels(ld, &draw, b, at, s, i, before, before_i);
     fill_velocity(b, at, draw.mirror, &drive->shards, frame);
     b->command[at] = command_of(s, i, draw.mirror);
@@ -363,9 +350,6 @@ static dj_status check_options(const dj_dataset *ds, dj_loader_options *o) {
   if (o->threads < 1 || o->threads > MAX_THREADS || o->prefetch < 1 || o->prefetch > MAX_PREFETCH)
     return dj_error(DJ_E_INVALID, "loader: %d threads, %d batches ahead; at most %d and %d",
                     o->threads, o->prefetch, MAX_THREADS, MAX_PREFETCH);
-  if (o->lead < 0 || o->lead > MAX_LEAD)
-    return dj_error(DJ_E_INVALID, "loader: a lead of %d frames; it must be 0 to %d", o->lead,
-                    MAX_LEAD);
   if (o->hop < 1 || o->hop > MAX_HOP)
     return dj_error(DJ_E_INVALID, "loader: a hop of %d frames; it must be 1 to %d", o->hop,
                     MAX_HOP);

@@ -38,6 +38,9 @@ dj_status dj__shard_spec_from(const dj_data_spec *spec, dj__shard_spec *out) {
   if (spec->n_cameras < 0 || spec->n_cameras > DJ_MAX_CAMERAS)
     return dj_error(DJ_E_INVALID, "dataset: %d cameras; at most %d", spec->n_cameras,
                     DJ_MAX_CAMERAS);
+  if (!(spec->lead >= 0 && spec->lead <= 10))
+    return dj_error(DJ_E_INVALID, "dataset: a lead of %g s; it must be 0 to 10",
+                    (double)spec->lead);
   const double share = 1.0 - crop[0] - crop[2], pixel = share / spec->width;
   const int want = (int)lround((double)spec->margin_x * spec->width);
   const int has_left = (int)floor(crop[0] / pixel + 1e-6),
@@ -52,7 +55,8 @@ dj_status dj__shard_spec_from(const dj_data_spec *spec, dj__shard_spec *out) {
                           .top = crop[1],
                           .bottom = crop[3],
                           .n_cameras = spec->cameras && spec->n_cameras ? spec->n_cameras : 1,
-                          .cameras = spec->n_cameras ? spec->cameras : NULL};
+                          .cameras = spec->n_cameras ? spec->cameras : NULL,
+                          .lead = (double)spec->lead};
   return DJ_OK;
 }
 
@@ -75,6 +79,7 @@ static dj_status shard_digest(const dj_store_drive *d, const dj__shard_spec *spe
   for (int i = 0; i < spec->n_cameras; i++)
     dj__digest_text(&g, spec->cameras ? spec->cameras[i] : "");
   if (has_command(d)) dj__digest_text(&g, "command");
+  if (spec->lead > 0) dj__digest_bytes(&g, &spec->lead, sizeof spec->lead);
   return dj__digest_hex(&g, hex);
 }
 
@@ -261,7 +266,7 @@ static dj_status open_commands(builder *b) {
 }
 
 static dj_status open_labels(builder *b) {
-  dj__label_source src;
+  dj__label_source src = {.lead = b->spec->lead};
   DJ_TRY(dj_drive_controls(b->log, &src.controls, &src.n_controls));
   DJ_TRY(dj_drive_speeds(b->log, &src.speeds, &src.n_speeds));
   DJ_TRY(dj_drive_poses(b->log, &src.poses, &src.n_poses));

@@ -25,6 +25,7 @@ typedef struct dj__shard_spec {
   double left, top, right, bottom; // shares cut off the recorded picture, margins given back
   int n_cameras;
   const char *const *cameras; // NULL: the drive's first
+  double lead;                // s from a picture to its control
 } dj__shard_spec;
 
 /* Checks a data spec and works out the geometry. Margins are cut to what the picture has beyond the

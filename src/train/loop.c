@@ -166,6 +166,30 @@ static dj_status find_outputs(loop *l) {
   return DJ_OK;
 }
 
+/* The weights of another run of the same network, as they drive or write: its moving averages. */
+static dj_status take_weights(loop *l, const char *from) {
+  dj_vars *w = dj_vars_create(0);
+  if (!w) return dj_error(DJ_E_NOMEM, "train: no memory for weights");
+  dj_status s = dj_checkpoint_load_run(from, DJ_CHECKPOINT_BEST, w, NULL);
+  int n = dj_vars_count(l->vars);
+  for (int i = 0; i < n && !s; i++) {
+    const char *name = dj_vars_get(l->vars, i)->name;
+    if (strncmp(name, "optimizer/", 10) != 0 && !dj_vars_find(w, name))
+      s = dj_error(DJ_E_INVALID, "holds no variable '%s'", name);
+  }
+  if (!s) s = dj_vars_copy_for_eval(w, l->vars);
+  if (!s && dj_vars_count(l->vars) > n)
+    s = dj_error(DJ_E_INVALID, "holds variables that the recipe's network lacks, like '%s'",
+                 dj_vars_get(l->vars, n)->name);
+  dj_vars_destroy(w);
+  return s ? dj_error_context(s, "%s: cannot begin with the weights of this run", from) : DJ_OK;
+}
+
+static dj_status begin(loop *l) {
+  if (l->run->from) DJ_TRY(take_weights(l, l->run->from));
+  return dj_optimizer_start(l->vars);
+}
+
 static dj_status restore(loop *l) {
   l->state = (dj__run_state){.seed = l->run->recipe->train.seed,
                              .best = NAN,
@@ -174,7 +198,7 @@ static dj_status restore(loop *l) {
   dj_checkpoint_info c = {0};
   dj_status s =
       l->run->resumed ? dj__checkpoint_load_last(l->run->dir, l->vars, &c) : DJ_E_NOT_FOUND;
-  if (s == DJ_E_NOT_FOUND) return dj_optimizer_start(l->vars);
+  if (s == DJ_E_NOT_FOUND) return begin(l);
   if (s) return s;
   if (strcmp(c.task, l->description) != 0)
     s = dj_error(DJ_E_STATE,

@@ -20,10 +20,9 @@
   X(INT, P, stride, S, stride, 1, 1000, 1, "recorded frames between two frames of the window")     \
   X(INT, P, hop, S, hop, 1, 64, 1,                                                                 \
     "recorded frames from one training window to the next; their start is drawn every epoch")      \
-  X(INT, P, lead, S, lead, 0, 100, 0,                                                              \
-    "recorded frames by which the control that is learned lies ahead of the picture: what a "      \
-    "driver "                                                                                      \
-    "says takes effect later")                                                                     \
+  X(FLOAT, P, lead, S, lead, 0, 10, 0,                                                             \
+    "s by which the control that is learned lies ahead of the picture: what a driver says takes "  \
+    "effect later")                                                                                \
   X(FLOAT, P, margin_x, S, margin_x, 0, 0.5, 0,                                                    \
     "extra width on each side for viewpoint augmentation, share of the width")                     \
   X(INT, P, context, S, context, 1, 1048576, 256, "text: tokens that are seen at once")            \

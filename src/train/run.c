@@ -58,11 +58,11 @@ static const char *precision_text(dj_precision p) {
 }
 
 dj_status dj__run_write(const dj_run *r) {
-  json_t *j = json_pack("{s:i, s:s, s:s?, s:s, s:s, s:i, s:I, s:I, s:s, s:I}", "version", 1, "name",
-                        r->recipe->name, "store", r->store, "backend", r->backend, "precision",
-                        precision_text(r->precision), "threads", r->threads, "steps",
-                        (json_int_t)r->steps, "total", (json_int_t)r->total, "recipe",
-                        r->recipe->digest, "created", (json_int_t)r->created_s);
+  json_t *j = json_pack("{s:i, s:s, s:s?, s:s?, s:s, s:s, s:i, s:I, s:I, s:s, s:I}", "version", 1,
+                        "name", r->recipe->name, "store", r->store, "from", r->from, "backend",
+                        r->backend, "precision", precision_text(r->precision), "threads",
+                        r->threads, "steps", (json_int_t)r->steps, "total", (json_int_t)r->total,
+                        "recipe", r->recipe->digest, "created", (json_int_t)r->created_s);
   char *text = j ? json_dumps(j, JSON_INDENT(2)) : NULL;
   json_decref(j);
   if (!text)
@@ -105,6 +105,8 @@ static dj_status from_json(dj_run *r, const char *path, json_t *j) {
       strlen(backend) >= sizeof r->backend || parse_precision(precision, &r->precision))
     return bad_run_json(path, "a value is out of range");
   r->store = store ? dj__strf("%s", store) : NULL;
+  const char *from = json_string_value(json_object_get(j, "from"));
+  r->from = from ? dj__strf("%s", from) : NULL;
   const char *name = json_string_value(json_object_get(j, "name"));
   r->name = name ? dj__strf("%s", name) : NULL;
   (void)snprintf(r->backend, sizeof r->backend, "%s", backend);
@@ -152,6 +154,12 @@ static int usable_cores(void) {
   return n > 0 ? n : 1;
 }
 
+/* Resuming may happen from another folder. NULL stays NULL. */
+static char *full_path(const char *path) {
+  char *full = path ? realpath(path, NULL) : NULL;
+  return full || !path ? full : dj__strf("%s", path);
+}
+
 static dj_status settle_options(dj_run *r, const dj_run_options *o) {
   const dj_recipe_train *t = &r->recipe->train;
   r->precision = t->precision;
@@ -165,10 +173,8 @@ static dj_status settle_options(dj_run *r, const dj_run_options *o) {
   r->threads = o->threads ? o->threads : t->threads ? t->threads : usable_cores();
   r->steps = o->steps;
   r->created_s = (int64_t)time(NULL);
-  if (o->store) {
-    char *full = realpath(o->store, NULL); // resuming may happen from another folder
-    r->store = full ? full : dj__strf("%s", o->store);
-  }
+  r->store = full_path(o->store);
+  r->from = full_path(o->from);
   return DJ_OK;
 }
 
@@ -176,6 +182,7 @@ static dj_status already_there(const dj_run *r) {
   dj_run old = {.dir = r->dir, .lock = -1};
   if (read_run_json(&old) || read_recipe(&old)) {
     free(old.store);
+    free(old.from);
     free(old.name);
     return dj_error(DJ_E_EXISTS,
                     "%s: holds a run whose recipe cannot be read; choose another "
@@ -193,6 +200,7 @@ static dj_status already_there(const dj_run *r) {
                      r->dir, old.recipe->name);
   dj_recipe_free(old.recipe);
   free(old.store);
+  free(old.from);
   free(old.name);
   return s;
 }
@@ -259,6 +267,7 @@ void dj_run_close(dj_run *r) {
   dj_recipe_free(r->recipe);
   free(r->name);
   free(r->store);
+  free(r->from);
   free(r->dir);
   free(r);
 }

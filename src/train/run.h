@@ -6,6 +6,7 @@
 
 struct dj_run {
   char *dir, *store; /* store: NULL if none */
+  char *from;        /* folder of the run whose best weights it begins with; NULL: none */
   dj_recipe *recipe;
   char *name; /* of the recipe when the run was made, from run.json; NULL once it is in `recipe` */
   char backend[32];
