@@ -52,18 +52,17 @@ enum { N_INPUTS = sizeof inputs / sizeof *inputs };
 
 /* Seconds since this process began. */
 static double since_start(void) {
+  char line[1024] = "";
   FILE *f = fopen("/proc/self/stat", "r");
-  unsigned long long ticks = 0; // field 22, since boot
-  int n = f ? fscanf(f,
-                     "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d "
-                     "%*d %*d %*d %*d %llu",
-                     &ticks)
-            : 0;
+  if (f && !fgets(line, sizeof line, f)) line[0] = 0;
   if (f) (void)fclose(f);
+  const char *at = strrchr(line, ')'); // behind the name, which may hold anything: fields 3, 4, ...
+  for (int field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
+  const unsigned long long ticks = at ? strtoull(at, NULL, 10) : 0; // since boot
   struct timespec t;
   clock_gettime(CLOCK_BOOTTIME, &t);
   double up = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-  return n == 1 ? up - (double)ticks / (double)sysconf(_SC_CLK_TCK) : NAN;
+  return ticks ? up - (double)ticks / (double)sysconf(_SC_CLK_TCK) : NAN;
 }
 
 static double peak_mib(void) {
