@@ -33,7 +33,7 @@ enum {
   DJ__STEP_BYTES = 2048, /* bytes of a panel of B for 32 of depth, of one limb */
   DJ__LIMBS = 3,         /* of an f32 number */
   DJ__DEEP = 512,        /* most depth summed at once: the panel stays in first-level cache */
-  DJ__LIMBS_DEEP = 128,  /* the same in limbs: half of the cache, the rest is for A and sums */
+  DJ__LIMBS_DEEP = 96,   /* the same in limbs: with A and sums beside it */
   DJ__A_BYTES = 3 << 18  /* of A that stay in second-level cache */
 };
 

@@ -15,8 +15,8 @@ enum {
   CHUNK = 1536,      /* of depth */
   B_BYTES = 4 << 20, /* of packed B in a chunk */
   LIMBS_CHUNK = 768, /* the same of numbers in limbs */
-  LIMBS_B_BYTES = 12 << 20,
-  LIMBS_A_BYTES = 1 << 20,
+  LIMBS_B_BYTES = 6 << 20,
+  LIMBS_A_BYTES = 3 << 18,
   SUM_BYTES = 16 << 20, /* of sums kept from chunk to chunk of depth */
   GROUP = 4,            /* panels whose results are written together: longer runs of memory */
   FAR = 16384,          /* bytes */
