@@ -126,6 +126,33 @@ static double spot_speed(const dj__traffic *t, int i, const dj__spot *p) {
   return 0.85 * fmin(v, sqrt(2 * fmax(left - 5 * (double)m->scale, 0)));
 }
 
+static bool leads_to(const dj__map *m, int lane, int next) {
+  for (int k = 0; lane >= 0 && k < m->lane[lane].n_succ; k++)
+    if (dj__succ(m, lane, k) == next) return true;
+  return false;
+}
+
+/* m from s on a lane to who is on it, or on one that follows it; HUGE_VAL: not there. */
+static double ahead_of(const dj__traffic *t, int lane, double s, int j) {
+  const int other = t->agents.lane[j];
+  if (other == lane) return (double)t->agents.s[j] - s;
+  return leads_to(t->map, lane, other) ? t->map->lane[lane].length - s + (double)t->agents.s[j]
+                                       : HUGE_VAL;
+}
+
+/* Agent i at `speed` is so near to j that it could not stop gently: d2 is their distance squared.
+ */
+static bool runs_into(const dj__traffic *t, int i, int lane, double s, double speed, int j,
+                      double d2) {
+  const dj__agents *a = &t->agents;
+  const double scale = (double)t->mind[i].scale, stop = speed + speed * speed / 4;
+  const double room = 0.5 * (double)(a->length[i] + a->length[j]) + stop;
+  if (a->kind[j] == DJ__PEDESTRIAN)
+    return (a->flags[j] & DJ__AGENT_CROSSING) && d2 < (room + 2) * (room + 2);
+  const double ahead = ahead_of(t, lane, s, j);
+  return ahead > 0 && ahead < room + 10 * scale;
+}
+
 /* Room for agent i there: everyone near far enough for both speeds. */
 bool dj__spot_free(const dj__traffic *t, int i, int lane, double s, double speed) {
   const dj__agents *a = &t->agents;
@@ -133,14 +160,17 @@ bool dj__spot_free(const dj__traffic *t, int i, int lane, double s, double speed
   dj__lane_xy(t->map, lane, s, 0, &x, &y);
   double own = 0.5 * (double)a->length[i] + 4 * scale + speed * speed / 6;
   for (int j = 0; j < a->n; j++) {
-    if (j == i || !(a->flags[j] & DJ__AGENT_LIVE) || a->kind[j] == DJ__PEDESTRIAN) continue;
+    if (j == i || !(a->flags[j] & DJ__AGENT_LIVE)) continue;
     double dx = a->x[j] - x, dy = a->y[j] - y, d2 = dx * dx + dy * dy;
     bool still = a->flags[j] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC);
+    bool person = a->kind[j] == DJ__PEDESTRIAN;
+    if ((still || person) && runs_into(t, i, lane, s, speed, j, d2)) return false;
+    if (person) continue;
     double v = (double)a->speed[j];
     double room = 0.5 * (double)a->length[j] +
                   (still ? 0.5 * (double)a->length[i] + scale : own + v * v / 5 + v);
     if (still && a->lane[j] != lane && d2 > 9) continue;
-    bool same = a->lane[j] == lane;
+    bool same = a->lane[j] == lane || leads_to(t->map, a->lane[j], lane);
     if (!same && !still)
       room =
           fmin(room, 0.5 * (double)a->length[j] + 0.5 * (double)a->length[i] + 8 * scale + v * 0.7);
