@@ -461,7 +461,8 @@ static bool cast_red_runner(dj__world *w) {
     int stop = map->lane[m->path[0]].stop;
     if (stop < 0 || dj__world_light(w, stop) != DJ__LIGHT_RED) continue;
     double to_line = map->stop[stop].s - (double)a->s[i] - 0.5 * (double)a->length[i];
-    if (to_line < 5 || to_line > 60) continue;
+    bool held = m->leader >= 0 && (double)m->leader_gap < to_line + 3; /* stands there already */
+    if (to_line < 5 || to_line > 60 || held) continue;
     double to_meet = meeting(w, m->path[1]);
     if (to_meet < dj__ego_stopping(w, v) || to_meet > 90) continue;
     double mine = to_meet / v, its = (to_line + 8) / (double)a->speed[i];

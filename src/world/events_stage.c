@@ -232,11 +232,15 @@ static bool bring_runner(dj__world *w) {
       s += m->lane[lane].length;
     }
     if (s < 3 || s > m->lane[lane].length - 3 || !dj__is_unseen(w, lane, s)) continue;
+    int last = dj__pred(m, c->lane, 0); /* nobody stands before the line */
+    if (!lane_free(w, lane, s, m->lane[lane].length) ||
+        (lane != last && !lane_free(w, last, 0, m->lane[last].length)))
+      continue;
     int i = dj__event_vehicle(w, lane, s, 0, fast);
     if (i < 0) continue;
     dj__mind *mind = &w->traffic->mind[i];
     mind->n_path = 1; /* towards the crossing lane */
-    if (lane != dj__pred(m, c->lane, 0)) mind->path[mind->n_path++] = dj__pred(m, c->lane, 0);
+    if (lane != last) mind->path[mind->n_path++] = last;
     mind->path[mind->n_path++] = c->lane;
     dj__agent_extend(w->traffic, i);
     mind->v_factor = (float)(fast / cross->speed_limit);
