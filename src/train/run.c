@@ -362,6 +362,7 @@ dj_status dj_run_read(const char *dir, dj_run_info *info) {
   info->steps = r->total ? r->total : r->steps ? r->steps : r->recipe->train.steps;
   info->running = is_locked(r->dir);
   free(r->name);
+  free(r->from);
   free(r); // its other parts live on in info
   s = dj__events_read_dir(info->dir, see_event, info);
   if (s) {
