@@ -235,6 +235,7 @@ static void check_op(dj__op op) {
     if (def->follow) check_variant(op, s, &(variant){"bf16", def->follow, 0});
     if (!(def->flags & (DJ__FOLLOW | DJ__COMPUTE))) continue;
     check_variant(op, s, &(variant){"bf16 in, f32 out", def->follow, 1});
+    check_variant(op, s, &(variant){"bf16 in, bf16 out", def->follow, 2});
     if (!(def->flags & DJ__EWISE) && op != DJ__OP_fused) continue;
     check_variant(op, s, &(variant){"f32 in, bf16 out", 0, 2});
     check_variant(op, s, &(variant){"first input bf16", 1, 0});

@@ -416,6 +416,10 @@ static dj_status conv2d_weight_ref(const dj__call *call) {
   X(conv_tiles_stride2, 1, 6, 9, 160, 36, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, false)                  \
   X(conv_many_images, 20, 3, 4, 32, 40, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, false)                    \
   X(conv_rows_of_bands, 1, 70, 20, 11, 9, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, false)                  \
+  X(conv_mixed_stride2, 5, 6, 16, 32, 32, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1, false)                  \
+  X(conv_deep, 3, 3, 4, 512, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, false)                           \
+  X(conv_deep_data, 3, 3, 4, 32, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, false)                      \
+  X(conv_few_results, 3, 3, 4, 128, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, false)                   \
   X(bench_stem_5x5_s2_rgb, 32, 128, 256, 3, 24, 5, 5, 2, 2, 2, 2, 2, 2, 1, 1, 1, true)             \
   X(bench_stem_7x7_s2_rgb, 16, 128, 256, 3, 64, 7, 7, 2, 2, 3, 3, 3, 3, 1, 1, 1, true)             \
   X(bench_3x3_32, 32, 64, 128, 32, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, true)                      \

@@ -13,20 +13,24 @@
  * laid out by their remainder, so that the next result row always lies one row further.
  *
  * Results of a band are numbered along its rows as laid out, padding included; what falls on
- * padding is computed and dropped. Where rows are whole tiles only they are taken instead. Sums are
- * made in the same order whatever the band and the number of threads.
+ * padding is computed and dropped. Where rows are whole tiles only they are taken instead. Small
+ * images lie beside each other at every pixel (mixed), so that more rows are whole tiles: 16 pixels
+ * of a row are then 8 of two images. Sums are made in the same order whatever the band and the
+ * number of threads.
  */
+#include <assert.h>
 #include <stdlib.h>
 
 #include "backend/cpu/amx/amx.h"
 
 enum {
-  BAND_BYTES = 384 << 10,       /* of a limb, or */
+  BAND_BYTES = 512 << 10,       /* of a limb, or */
   LIMBS_BAND_BYTES = 768 << 10, /* of all limbs */
   MOST_PIXELS = 1024,           /* of a band, padding included */
   PACKED = 4,                   /* panels packed together: longer runs of memory */
   LEAST_RESULTS = 64,
-  MOST_PHASES = 16
+  MOST_PHASES = 16,
+  MOST_MIXED = 4
 };
 
 /* Results (qh, qw) of every image: result (y, x) lies at pixel (y * step_y + first_y, x * step_x +
@@ -36,13 +40,14 @@ typedef struct phase {
   int64_t qh, qw, step_y, step_x, first_y, first_x, sy, sx, top, left, th, tw;
   int64_t kh0, kw0, kstep_h,
       kstep_w;          /* tap (i, j) is weight (kh0 + i * kstep_h, kw0 + j * kstep_w) */
-  int64_t pitch, row;   /* results of a laid out row; its bytes */
+  int64_t mixed;        /* images that lie beside each other at every pixel */
+  int64_t pitch, row;   /* results of a laid out row, of all mixed images; its bytes */
   int64_t run, steps;   /* numbers in a row of taps; steps of depth in all */
   bool whole;           /* rows of results are whole tiles */
   int64_t images, rows; /* of a band: several whole images, or rows of one */
   int64_t bands;        /* of an image (1 with several images) */
   int64_t lines,
-      plane;   /* of a band and image: laid out source rows of one remainder, bytes of those */
+      plane;   /* of a band and mixed images: laid out source rows of one remainder, their bytes */
   size_t b_at; /* in a panel of weights */
 } phase;
 
@@ -54,6 +59,7 @@ typedef struct plan {
   int64_t n, h, wd, c; /* source (n, h, wd, c) */
   int64_t oh, ow, o;   /* destination (n, oh, ow, o) */
   int64_t kh, kw, panels;
+  int64_t pixel; /* bytes from a laid out pixel to the next */
   phase phase[MOST_PHASES];
   int n_phase;
   size_t blocks;      /* that a band has at most */
@@ -62,13 +68,35 @@ typedef struct plan {
       c_bytes; /* workspace: the first two once, the others a thread; a limb of a band */
 } plan;
 
+/* Tiles of mixed images, of `rows` rows of results. */
+static int64_t tiles_of(const phase *f, int64_t rows) {
+  return f->whole ? rows * (f->qw * f->mixed / 16) : (rows * f->pitch * f->mixed + 15) / 16;
+}
+static int64_t groups_of(const phase *f, int64_t images) {
+  return (images + f->mixed - 1) / f->mixed;
+}
 /* Blocks of two tiles that a band can have, at most. */
 static size_t most_blocks(const phase *f) {
-  return (size_t)((f->images * ((f->lines * f->pitch + 15) / 16) + 1) / 2);
+  return (size_t)((groups_of(f, f->images) * tiles_of(f, f->rows) + 1) / 2);
 }
 /* Bytes behind a band that its last tile may read: 16 results, and rows of taps in whole steps. */
 static size_t slack(const plan *p, const phase *f) {
-  return (size_t)(16 * f->sx * p->c * 2 + 128);
+  return (size_t)((15 + f->mixed * ((f->tw + f->sx - 1) / f->sx)) * f->sx * p->pixel + 128);
+}
+
+static void mix(phase *f, int64_t images) {
+  f->mixed = images;
+  f->whole = f->qw * images % 16 == 0;
+}
+/* Mixes the images of a band so that it has the fewest tiles. */
+static void best_mix(const plan *p, phase *f) {
+  int64_t best = 1, least_tiles = f->images * tiles_of(f, f->rows);
+  for (int64_t m = 2; m <= least(f->images, MOST_MIXED) && p->c % 32 == 0; m *= 2) {
+    mix(f, m);
+    const int64_t tiles = groups_of(f, f->images) * tiles_of(f, f->rows);
+    if (tiles < least_tiles) best = m, least_tiles = tiles;
+  }
+  mix(f, best);
 }
 
 /* How a phase's bands are laid out and cut. */
@@ -77,24 +105,25 @@ static void lay_out(plan *p, phase *f, int64_t threads) {
   f->steps = f->th * (up(f->run, 32) / 32);
   const int64_t wide = (f->qw - 1) * f->sx + f->tw;
   f->pitch = (wide + f->sx - 1) / f->sx;
-  f->row = f->pitch * f->sx * p->c * 2;
-  f->whole = f->qw % 16 == 0;
   const int64_t extra = (f->th - 1) / f->sy; /* rows beyond those of results */
   const int64_t most = MOST_PIXELS / f->pitch > 0 ? MOST_PIXELS / f->pitch : 1;
-  const int64_t image = f->sy * (f->qh + extra) * f->row,
+  const int64_t row = f->pitch * f->sx * p->pixel, image = f->sy * (f->qh + extra) * row,
                 band = p->limbs > 1 ? LIMBS_BAND_BYTES / p->limbs : BAND_BYTES;
   f->images = 1;
   f->rows = f->qh;
+  mix(f, 1);
   if (image > band || f->qh > most) {
-    f->rows = band / (f->sy * f->row) - extra;
+    f->rows = band / (f->sy * row) - extra;
     f->rows = f->rows < 1 ? 1 : least(f->rows, most);
     f->rows = (f->qh + (f->qh + f->rows - 1) / f->rows - 1) /
               ((f->qh + f->rows - 1) / f->rows); /* even ones */
   } else {
     f->images = least(band / image, most / f->qh > 0 ? most / f->qh : 1);
-    f->images = least(f->images, (p->n + threads - 1) / threads);
-    if (f->images < 1) f->images = 1;
+    const int64_t each = up((p->n + f->images - 1) / f->images, threads); /* even ones, too */
+    f->images = (p->n + each - 1) / each;
+    best_mix(p, f);
   }
+  f->row = row * f->mixed;
   f->bands = (f->qh + f->rows - 1) / f->rows;
   f->lines = f->rows + extra;
   f->plane = f->lines * f->row;
@@ -168,6 +197,7 @@ static bool plan_of(const dj__call *call, plan *p) {
   p->n = s[0], p->h = s[1], p->wd = s[2], p->c = s[3];
   p->oh = d[1], p->ow = d[2], p->o = d[3];
   p->kh = w[1], p->kw = w[2];
+  p->pixel = p->c * 2 + (p->c % 512 == 0 ? 64 : 0);
   p->panels = (p->o + 31) / 32;
   p->limbs = dj__amx_limbs(&p->src, false);
   if (p->forward)
@@ -183,7 +213,7 @@ static bool plan_of(const dj__call *call, plan *p) {
     lay_out(p, f, call->threads > 1 ? call->threads : 1);
     f->b_at = p->panel_bytes;
     p->panel_bytes += (size_t)(f->steps * p->limbs) * DJ__STEP_BYTES;
-    size_t limb = (size_t)(f->images * f->sy * f->plane) + slack(p, f);
+    size_t limb = (size_t)(groups_of(f, f->images) * f->sy * f->plane) + slack(p, f);
     if (limb > p->limb_bytes) p->limb_bytes = limb;
     if (most_blocks(f) > p->blocks) p->blocks = most_blocks(f);
   }
@@ -224,7 +254,9 @@ static bool supports(const dj__call *c) {
   if (p.limbs > 1) /* oneDNN's reach a third of the rate, but lose little by small depths */
     return p.c % 32 == 0 && p.kh * p.kw > 1 && p.o >= 32 && (p.c >= 64 || p.forward);
   /* Elsewhere oneDNN's are as fast or faster. */
-  return p.phase[0].qw < 16 ? p.c >= 64 && p.kh > 1 : p.n_phase > 1 && p.c >= 32 && p.o >= 32;
+  const int64_t wide = p.phase[0].qw;
+  const bool small = wide < 16 || (!p.forward && p.n_phase == 1 && wide < 32 && p.c >= 256);
+  return small ? p.c >= 64 && p.kh > 1 : p.n_phase > 1 && p.c >= 32 && p.o >= 32;
 }
 
 /* ---- weights ---- */
@@ -312,40 +344,49 @@ typedef struct band {
   bool *strange; /* a number of it is not finite */
 } band;
 
-/* Copies one source row (image n, row y; outside: zeros) to dst, limb by limb. */
-static void lay_row(const plan *p, const phase *f, char *dst, int64_t n, int64_t y, bool *strange) {
-  if (y < 0 || y >= p->h) {
-    for (int l = 0; l < p->limbs; l++) memset(dst + (size_t)l * p->limb_bytes, 0, (size_t)f->row);
-    return;
-  }
-  const int64_t pixel = p->c * 2, wide = f->pitch * f->sx;
-  int64_t before = f->left < 0 ? least(-f->left, wide) : 0, start = f->left + before;
-  int64_t count = least(p->wd - start, wide - before);
-  if (count < 0) count = 0;
-  const void *from = at(p->src.data, p->src.dtype, ((n * p->h + y) * p->wd + start) * p->c);
-  for (int l = 0; l < p->limbs; l++) {
-    char *to = dst + (size_t)l * p->limb_bytes;
-    memset(to, 0, (size_t)(before * pixel));
-    memset(to + (before + count) * pixel, 0, (size_t)((wide - before - count) * pixel));
-  }
-  if (p->src.dtype == DJ_BF16)
-    memcpy(dst + before * pixel, from, (size_t)(count * pixel));
+/* Lays out `count` numbers, limb by limb; from NULL: zeros. */
+static void lay_run(const plan *p, char *dst, const void *from, int64_t count, bool *strange) {
+  assert(dst);
+  if (!from)
+    for (int l = 0; l < p->limbs; l++)
+      memset(dst + (size_t)l * p->limb_bytes, 0, (size_t)count * 2);
+  else if (p->src.dtype == DJ_BF16)
+    memcpy(dst, from, (size_t)count * 2);
   else
-    dj__amx_split_run(dst + before * pixel, p->limb_bytes, from, DJ_F32, p->limbs, count * p->c,
-                      strange);
+    dj__amx_split_run(dst, p->limb_bytes, from, DJ_F32, p->limbs, count, strange);
 }
 
+/* One source row (image n, row y; outside: zeros), pixel by pixel where others come between. */
+static void lay_row(const plan *p, const phase *f, char *dst, int64_t n, int64_t y, bool *strange) {
+  const int64_t wide = f->pitch * f->sx;
+  const bool here = n < p->n && y >= 0 && y < p->h;
+  const int64_t piece = f->mixed > 1 || p->pixel > p->c * 2 ? 1 : wide;
+  for (int64_t i = 0; i < wide; i += piece) {
+    char *to = dst + (i / f->sx * f->mixed * f->sx + i % f->sx) * p->pixel;
+    const int64_t x = f->left + i, before = here ? x < 0 ? least(-x, piece) : 0 : piece;
+    int64_t count = least(p->wd - x - before, piece - before);
+    if (count < 0) count = 0;
+    lay_run(p, to, NULL, before * p->c, strange);
+    to += before * p->c * 2;
+    if (count)
+      lay_run(p, to, at(p->src.data, p->src.dtype, ((n * p->h + y) * p->wd + x + before) * p->c),
+              count * p->c, strange);
+    lay_run(p, to + count * p->c * 2, NULL, (piece - before - count) * p->c, strange);
+  }
+}
+
+/* Images from n0 on; those from n1 on are not there. */
 static void lay_band(const plan *p, const phase *f, const band *b, int64_t n0, int64_t n1,
                      int64_t y0) {
-  for (int64_t n = n0; n < n1; n++) {
-    char *image = b->data + (n - n0) * f->sy * f->plane;
-    for (int64_t r = 0; r < f->sy; r++) /* remainder */
-      for (int64_t l = 0; l < f->lines; l++)
-        lay_row(p, f, image + r * f->plane + l * f->row, n, (y0 + l) * f->sy + r + f->top,
-                b->strange);
-  }
-  for (int l = 0; l < p->limbs; l++)
-    memset(b->data + (size_t)l * p->limb_bytes + (n1 - n0) * f->sy * f->plane, 0, slack(p, f));
+  char *image = b->data;
+  assert(image);
+  for (int64_t n = n0; n < n1; n += f->mixed, image += f->sy * f->plane)
+    for (int64_t m = 0; m < f->mixed; m++)
+      for (int64_t r = 0; r < f->sy; r++) /* remainder */
+        for (int64_t l = 0; l < f->lines; l++)
+          lay_row(p, f, image + r * f->plane + l * f->row + m * f->sx * p->pixel,
+                  n + m < n1 ? n + m : p->n, (y0 + l) * f->sy + r + f->top, b->strange);
+  for (int l = 0; l < p->limbs; l++) memset(image + (size_t)l * p->limb_bytes, 0, slack(p, f));
 }
 
 static char *result_at(const plan *p, const phase *f, int64_t n, int64_t y, int64_t x) {
@@ -358,17 +399,18 @@ static char *result_at(const plan *p, const phase *f, int64_t n, int64_t y, int6
 static void list_tiles(const plan *p, const phase *f, band *b, int64_t n0, int64_t n1, int64_t y0,
                        int64_t rows) {
   int64_t tiles = 0;
-  const int64_t pixel = f->sx * p->c * 2,
-                per_image = f->whole ? rows * (f->qw / 16) : (rows * f->pitch + 15) / 16;
-  for (int64_t n = n0; n < n1; n++) {
-    const char *image = b->data + (n - n0) * f->sy * f->plane;
-    for (int64_t t = 0; t < per_image; t++, tiles++) {
-      int64_t v = 16 * t;
-      if (f->whole) v = t / (f->qw / 16) * f->pitch + t % (f->qw / 16) * 16;
-      b->from[tiles] = image + v * pixel;
+  const int64_t pitch = f->pitch * f->mixed, in_row = f->whole ? f->qw * f->mixed : pitch;
+  const char *image = b->data;
+  for (int64_t n = n0; n < n1; n += f->mixed, image += f->sy * f->plane) {
+    int64_t y = 0, v = 0, x = 0, m = 0; /* row, number in it: column and image */
+    for (int64_t t = 0; t < tiles_of(f, rows); t++, tiles++) {
+      b->from[tiles] = image + (y * pitch + v) * f->sx * p->pixel;
       for (int64_t i = 0; i < 16; i++) {
-        const int64_t y = (v + i) / f->pitch, x = (v + i) % f->pitch;
-        b->where[tiles * 16 + i] = y < rows ? result_at(p, f, n, y0 + y, x) : NULL;
+        b->where[tiles * 16 + i] =
+            y < rows && n + m < n1 ? result_at(p, f, n + m, y0 + y, x) : NULL;
+        v++, m++;
+        if (m == f->mixed) m = 0, x++;
+        if (v == in_row) v = x = 0, y++;
       }
     }
   }
@@ -382,7 +424,8 @@ static void compute(const plan *p, const phase *f, const band *b, const char *pa
                     const float *bias) {
   const int64_t deep = dj__amx_deep(p->limbs), pieces = (f->steps + deep - 1) / deep,
                 step = p->limbs * DJ__STEP_BYTES;
-  const size_t size = dj_dtype_size(p->dst.dtype), stride = (size_t)(f->sx * p->c * 2);
+  const size_t size = dj_dtype_size(p->dst.dtype), stride = (size_t)(f->sx * p->pixel);
+  assert(b->blocks > 0);
   for (int64_t n = 0; n < p->panels; n++) {
     const char *panel = packed + (size_t)n * p->panel_bytes + f->b_at;
     const int64_t cols = least(32, p->o - 32 * n);
@@ -390,12 +433,17 @@ static void compute(const plan *p, const phase *f, const band *b, const char *pa
                            p->mend};
     for (int64_t q = 0; q < pieces; q++) {
       const int64_t s0 = f->steps * q / pieces, s1 = f->steps * (q + 1) / pieces;
+      const int64_t lines = ((s1 - s0) * step / 64 + b->blocks - 1) / b->blocks;
+      const char *next = panel + (q + 1 < pieces ? s1 * step : (int64_t)p->panel_bytes);
       for (int64_t m = 0; m < b->blocks; m++) {
         float *c = b->c + (pieces > 1 ? m * 1024 : 0);
         const dj__amx_a a = {
             {b->from[2 * m], b->from[2 * m + 1]}, stride, b->at + s0, p->limb_bytes};
+        const dj__amx_ahead ahead = {next + m * lines * 64,
+                                     q > 0 && m + 1 < b->blocks ? (const char *)(c + 1024) : NULL,
+                                     lines};
         dj__amx_any(p->limbs, a.row[1] ? 32 : 16, cols, &a, panel + s0 * step, s1 - s0, c, q > 0,
-                    NULL);
+                    &ahead);
         if (q + 1 == pieces)
           dj__amx_store_rows(c, cols, b->where + 32 * m, (size_t)(32 * n) * size, &to);
       }
@@ -412,11 +460,13 @@ static void one_band(const plan *p, const phase *f, band *b, int64_t item, const
   compute(p, f, b, packed, bias);
 }
 
-static void steps_of(const phase *f, int32_t *at) {
-  const int64_t each = f->steps / f->th;
+static void steps_of(const plan *p, const phase *f, int32_t *at) {
+  const int64_t each = f->steps / f->th, others = (f->mixed - 1) * f->sx * p->pixel;
   for (int64_t i = 0; i < f->th; i++)
     for (int64_t u = 0; u < each; u++)
-      at[i * each + u] = (int32_t)(i % f->sy * f->plane + i / f->sy * f->row + u * 64);
+      at[i * each + u] =
+          (int32_t)(i % f->sy * f->plane + i / f->sy * f->row + u * 64 +
+                    32 * u / p->c * (p->pixel - p->c * 2) + 32 * u / p->c / f->sx * others);
 }
 
 /* The whole call. kept: packed weights, or NULL. True: there were numbers that are not finite. */
@@ -448,7 +498,7 @@ static bool pictures(const dj__call *call, const plan *p, const char *kept) {
         pack_weights(p, &p->phase[i], turned, packed, n, least(n + PACKED, p->panels), &any);
     for (int i = 0; i < p->n_phase; i++) {
       const phase *f = &p->phase[i];
-      steps_of(f, b.at);
+      steps_of(p, f, b.at);
 #pragma omp for schedule(static) nowait
       for (int64_t item = 0; item < (p->n + f->images - 1) / f->images * f->bands; item++)
         one_band(p, f, &b, item, kept ? kept : packed, p->a->post.bias ? bias : NULL);
