@@ -33,7 +33,9 @@ typedef struct plan {
   const dj__conv_attr *a;
   dj_tensor x, dy, dw;
   int limbs;
-  bool mend, direct; /* sums are kept in dw itself */
+  bool mend;
+  bool direct; /* sums are kept in dw itself */
+  bool once;   /* one band and piece: sums are not kept, and rounded */
   int64_t n, h, w, c, oh, ow, o, kh, kw, sy, sx;
   bool window;            /* laid out by rows of taps */
   int64_t group, o_group; /* channels and outputs of an item */
@@ -49,6 +51,7 @@ typedef struct plan {
   int64_t apart;              /* bytes from a row of a tile to the next */
   int64_t o_blocks, u_blocks; /* of an item: of 32 outputs; of 32 numbers of a row of taps */
   size_t sum_bytes, x_limb, x_bytes, dy_bytes; /* of an item; of a thread (a limb of x) */
+  size_t rounded_bytes;                        /* of a thread: a tap of 32 outputs, twice */
 } plan;
 
 /* How a band is laid out with `strips` of an image and `pairs` of those. Returns about how many
@@ -63,9 +66,10 @@ static double lay_out(plan *p, int64_t strips, int64_t pairs) {
   p->lines = p->rows + (p->kh - 1) / p->sy;
   p->apart = p->window ? p->sx * p->c * 4 : 64;
   p->run = p->window ? 64 : (p->ow + (p->kw - 1) / p->sx) * pairs * 64;
-  p->row = p->run * p->tiles * p->sx;
+  p->row = p->run * p->tiles * least(p->sx, p->kw);
   if (p->window) p->row = up((16 * p->row_steps - 1) * p->apart + p->run * p->tiles, 128);
-  p->x_limb = (size_t)(p->sy * p->lines * p->row + DJ__TILE_BYTES); /* the last step may read on */
+  p->x_limb = (size_t)(least(p->sy, p->kh) * p->lines * p->row +
+                       DJ__TILE_BYTES); /* the last step may read on */
   p->x_bytes = p->x_limb * (size_t)p->limbs;
   p->dy_bytes = (size_t)(p->o_blocks * p->steps * p->limbs) * 2 * DJ__TILE_BYTES;
   if (p->x_bytes + p->dy_bytes > BAND_BYTES) return -1;
@@ -108,7 +112,9 @@ static plan plan_of(const dj__call *call) {
   int64_t strips = least(p.oh, MOST_STRIPS), pairs = 1;
   double best = -1;
   for (int64_t s = 1; s <= least(p.oh, MOST_STRIPS); s *= 2)
-    for (int64_t q = 1; q <= most && 2 * q <= up(p.n * s, 2); q += q < 4 ? 1 : q / 2) {
+    for (int64_t q = 1; q <= most && 2 * q <= up(p.n * s, 2); q += q < 4   ? 1
+                                                                   : q % 3 ? q / 2
+                                                                           : q / 3) {
       const double cost = lay_out(&p, s, q);
       if (cost >= 0 && (best < 0 || cost < best)) best = cost, strips = s, pairs = q;
     }
@@ -116,9 +122,11 @@ static plan plan_of(const dj__call *call) {
   lay_out(&p, strips, pairs);
   p.parts = least(p.parts, p.bands);
   p.items = p.groups * p.o_groups * p.parts;
-  p.direct = p.parts == 1 && p.limbs == 1 && p.dw.dtype == DJ_F32 && p.group % 32 == 0 &&
-             p.o_group % 32 == 0;
-  p.sum_bytes = p.direct ? 0 : (size_t)(p.kh * p.u_blocks * p.o_blocks) * 4096;
+  const bool whole = p.parts == 1 && p.limbs == 1 && p.group % 32 == 0 && p.o_group % 32 == 0;
+  p.direct = whole && p.dw.dtype == DJ_F32;
+  p.once = whole && p.dw.dtype == DJ_BF16 && p.bands == 1 && p.steps <= PIECE;
+  p.sum_bytes = p.direct || p.once ? 0 : (size_t)(p.kh * p.u_blocks * p.o_blocks) * 4096;
+  p.rounded_bytes = p.once ? (size_t)p.group * 128 : 0;
   return p;
 }
 
@@ -127,10 +135,14 @@ static size_t table_bytes(const plan *p) {
   return (size_t)up(p->steps * (int64_t)sizeof(int32_t), 64);
 }
 
+static size_t thread_bytes(const plan *p) {
+  return p->x_bytes + p->dy_bytes + table_bytes(p) + p->rounded_bytes;
+}
+
 static size_t workspace(const dj__call *c) {
   const plan p = plan_of(c);
   const size_t threads = c->threads > 1 ? (size_t)c->threads : 1;
-  return 64 + (size_t)p.items * p.sum_bytes + threads * (p.x_bytes + p.dy_bytes + table_bytes(&p));
+  return 64 + (size_t)p.items * p.sum_bytes + threads * thread_bytes(&p);
 }
 
 static bool supports(const dj__call *c) {
@@ -151,8 +163,9 @@ static bool supports(const dj__call *c) {
 /* ---- laying out ---- */
 typedef struct laid {
   char *dy, *x;
-  int32_t *at;   /* (steps) bytes from the first step's B */
-  bool *strange; /* a number is not finite */
+  int32_t *at;       /* (steps) bytes from the first step's B */
+  uint16_t *rounded; /* (2, 32, group) bf16 */
+  bool *strange;     /* a number is not finite */
 } laid;
 
 /* Image and first row of results of strip v; false: there is none. */
@@ -208,7 +221,7 @@ DJ__INLINE void lay_pixels(const plan *p, const dj__amx_kind f, char *dst, const
   const int64_t wide = r.run / 64 / p->pairs, size = (int64_t)dj_dtype_size(f.t), c = p->c,
                 sx = p->sx, w = p->w, tiles = p->tiles, apart = p->pairs * 64;
   __m512i a[DJ__LIMBS], b[DJ__LIMBS];
-  for (int64_t i = 0; i < sx; i++, dst += tiles * r.run)
+  for (int64_t i = 0; i < least(sx, p->kw); i++, dst += tiles * r.run)
     for (int64_t k = 0, x = i - p->a->pad[1]; k < wide; k++, x += sx) {
       const bool here = x >= 0 && x < w;
       const char *one = here && r.one ? r.one + (x * c + first) * size : NULL,
@@ -246,7 +259,7 @@ static const char *source(const plan *p, int64_t v, int64_t k, int64_t r) {
 /* Strips from v on, channels from c on. */
 static void lay_x(const plan *p, const laid *l, int64_t v, int64_t c) {
   char *to = l->x;
-  for (int64_t r = 0; r < p->sy; r++)
+  for (int64_t r = 0; r < least(p->sy, p->kh); r++) /* those that taps read */
     for (int64_t k = 0; k < p->lines; k++, to += p->row)
       for (int64_t q = 0; q < p->pairs; q++) {
         const pairing pair = {source(p, v + 2 * q, k, r), source(p, v + 2 * q + 1, k, r), p->run,
@@ -423,6 +436,67 @@ static place sums_of(const plan *p, const item *it, int64_t i, int64_t u, int64_
   return (place){(char *)(it->sums + ((i * p->u_blocks + u) * p->o_blocks + o) * 1024), 128};
 }
 
+/* Rounds a block's sums (32, 32) to rows `ld` numbers apart. */
+static void round_block(const float *sums, uint16_t *to, int64_t ld) {
+  for (int64_t r = 0; r < 32; r++, sums += 32, to += ld)
+    _mm512_store_si512(
+        to, (__m512i)_mm512_cvtne2ps_pbh(_mm512_load_ps(sums + 16), _mm512_load_ps(sums)));
+}
+
+/* A tap of 32 outputs, rounded, on its way to dw: past the caches, as it is read much later, in
+ * long runs, which memory likes better, and a few lines at a time, so that products need not wait.
+ */
+typedef struct leaving {
+  const uint16_t *from; /* (32, group) */
+  uint16_t *to;
+  int64_t ld;                /* numbers from a row of `to` to the next */
+  int64_t done, all, in_row; /* lines */
+} leaving;
+
+static void leave(leaving *v, int64_t lines) {
+  for (; lines > 0 && v->done < v->all; lines--, v->done++) {
+    uint16_t *to = v->to + v->done / v->in_row * v->ld + v->done % v->in_row * 32;
+    const __m512i x = _mm512_load_si512(v->from + v->done * 32);
+    if ((uintptr_t)to % 64 == 0)
+      _mm512_stream_si512((void *)to, x);
+    else
+      _mm512_storeu_si512(to, x);
+  }
+}
+
+/* The only band, in one piece: sums of a block go to dw as soon as they are there. */
+static void all_at_once(const plan *p, const laid *l, const item *it) {
+  const dj__amx_form whole = {2, 2, 1};
+  const int64_t blocks = p->group / 32, taps = p->kh * p->kw, half = p->steps * DJ__TILE_BYTES;
+  float sums[1024] __attribute__((aligned(64)));
+  leaving v = {.ld = taps * p->c, .in_row = blocks};
+  for (int64_t i = 0; i < p->o_blocks * taps; i++) {
+    const int64_t o = i / taps, tap = i % taps;
+    uint16_t *rounded = l->rounded + i % 2 * 32 * p->group;
+    for (int64_t u = 0; u < blocks; u++) {
+      const int64_t t = tap % p->kw * p->tiles + 2 * u, b = tile_at(p, tap / p->kw, t),
+                    second = tile_at(p, tap / p->kw, t + 1) - b;
+      const char *a = l->dy + 2 * o * half;
+      dj__amx_load_sums(whole, (char *)sums, 128, true);
+      for (int64_t k = 0; k < p->steps; k++, a += DJ__TILE_BYTES) {
+        const char *x = l->x + b + l->at[k];
+        _tile_loadd(4, a, 64); /* stays in first-level cache, and x in second-level */
+        _tile_loadd(5, a + half, 64);
+        _tile_stream_loadd(6, x, (size_t)p->apart);
+        _tile_stream_loadd(7, x + second, (size_t)p->apart);
+        dj__amx_multiply(whole);
+        leave(&v, (32 + p->steps - 1) / p->steps);
+      }
+      dj__amx_keep_sums(whole, (char *)sums, 128);
+      round_block(sums, rounded + 32 * u, p->group);
+    }
+    v.from = rounded;
+    v.to = (uint16_t *)p->dw.data + ((it->o + 32 * o) * taps + tap) * p->c + it->c;
+    v.done = 0, v.all = 32 * blocks;
+  }
+  leave(&v, v.all);
+}
+
 /* Steps k .. k + steps of a band. */
 static void add_piece(const plan *p, const laid *l, const item *it, int64_t k, int64_t steps,
                       bool fresh) {
@@ -450,7 +524,8 @@ static void one_item(const plan *p, const item *it, const laid *l) {
   for (int64_t b = it->first; b < it->last; b++) {
     lay_x(p, l, b * 2 * p->pairs, it->c);
     lay_dy(p, l, b * 2 * p->pairs, it->o);
-    for (int64_t q = 0; q < pieces; q++) {
+    if (p->once) all_at_once(p, l, it);
+    for (int64_t q = 0; q < pieces && !p->once; q++) {
       const int64_t k = part_from(p->steps, pieces, q);
       add_piece(p, l, it, k, part_from(p->steps, pieces, q + 1) - k, b == it->first && q == 0);
     }
@@ -504,8 +579,9 @@ static void steps_of(const plan *p, int32_t *at) {
 static bool gradients(const dj__call *c, const plan *p) {
   float *sums = (float *)(((uintptr_t)c->workspace + 63) / 64 * 64);
   char *mine = (char *)sums + (size_t)p->items * p->sum_bytes;
-  const size_t each = p->x_bytes + p->dy_bytes + table_bytes(p);
-  const int64_t units = p->direct ? 0 : p->groups * p->o_groups * p->kh * p->u_blocks * p->o_blocks;
+  const size_t each = thread_bytes(p);
+  const int64_t units =
+      p->direct || p->once ? 0 : p->groups * p->o_groups * p->kh * p->u_blocks * p->o_blocks;
   const int threads = threads_for(c, p->n * p->oh * p->ow * p->o * p->kh * p->kw * p->c / 64);
   bool any = false;
 #pragma omp parallel num_threads(threads) reduction(|| : any)
@@ -513,6 +589,7 @@ static bool gradients(const dj__call *c, const plan *p) {
     laid l = {.dy = mine + (size_t)omp_get_thread_num() * each, .strange = &any};
     l.x = l.dy + p->dy_bytes;
     l.at = (int32_t *)(void *)(l.x + p->x_bytes);
+    l.rounded = (uint16_t *)(void *)((char *)l.at + table_bytes(p));
     steps_of(p, l.at);
     dj__amx_begin();
 #pragma omp for schedule(static)
