@@ -307,6 +307,72 @@ static void queues_at_closed_lanes_flow(void **state) {
   dj__map_destroy(m);
 }
 
+/* A lane of the motorway that ends, beside one that goes on. */
+static int ending_lane(const dj__net *n, int *through) {
+  const dj__map *m = n->map;
+  for (int l = 0; l < m->n_lane; l++)
+    for (int c = m->lane[l].conflict0; c < m->lane[l].conflict0 + m->lane[l].n_conflict; c++) {
+      if (!n->zip[c] || !m->conflict[c].yield || m->lane[l].zone != DJ__ZONE_MOTORWAY) continue;
+      *through = m->conflict[c].lane;
+      if (m->lane[dj__pred(m, dj__pred(m, l, 0), 0)].length > 120) return l;
+    }
+  fail_msg("no lane ends");
+  return -1;
+}
+
+/* Two come at `speed`, the one on the lane that ends 8 m before the other. Who is through first: 0,
+ * that one, or 1? */
+static int first_through(dj__net *n, double speed) {
+  const dj__map *m = n->map;
+  dj__traffic *t = NULL;
+  const dj__population p = {0, 2, 0, 0, 0, 0};
+  int through = -1, ends = ending_lane(n, &through);
+  assert_int_equal(dj__traffic_create(n, 1, &p, &t), DJ_OK);
+  dj__rng r = {1, 2, 0};
+  for (int i = 0; i < 2; i++) {
+    const int to = i ? through : ends, before = dj__pred(m, to, 0), from = dj__pred(m, before, 0);
+    dj__mind *q = &t->mind[i];
+    dj__agent_dress(t, i, DJ__CAR, &r);
+    t->agents.id[i] = (uint32_t)i + 1;
+    q->v_factor = (float)(speed / m->lane[from].speed_limit);
+    dj__agent_put(t, i, from, m->lane[from].length - 70 - 8 * i, 0, speed);
+    q->n_path = 1;
+    q->path[q->n_path++] = before;
+    q->path[q->n_path++] = to;
+    dj__agent_extend(t, i);
+  }
+  dj__traffic_hash(t);
+  int first = -1;
+  const int after = m->graph[m->lane[ends].succ0];
+  for (int step = 0; step < 1600 && first < 0; step++) {
+    for (int i = 0; i < 2; i++) t->mind[i].calm = 1; /* stay in their lanes */
+    dj__traffic_register(t);
+    dj__traffic_decide(t);
+    dj__traffic_move(t);
+    t->step++;
+    dj__traffic_hash(t);
+    for (int i = 0; i < 2 && first < 0; i++)
+      if (t->agents.lane[i] == after) first = i;
+  }
+  dj__traffic_destroy(t);
+  return first;
+}
+
+/* Who is on the lane that ends gives way; in a jam it is by turns. */
+static void lanes_that_end_give_way(void **state) {
+  (void)state;
+  dj__map *m = NULL;
+  dj__net *n = NULL;
+  assert_int_equal(
+      dj__map_generate(&(dj__town_config){.seed = 3, .style = DJ__TOWN_MOTORWAY, .hills = 1}, &m),
+      DJ_OK);
+  assert_int_equal(dj__net_create(m, &n), DJ_OK);
+  assert_int_equal(first_through(n, 22), 1);
+  assert_int_equal(first_through(n, 4), 0);
+  dj__net_release(n);
+  dj__map_destroy(m);
+}
+
 /* Brake lamps with braking, indicators before turns, nobody dark at night. */
 static void lamps(void **state) {
   (void)state;
@@ -563,13 +629,21 @@ static void bad_configurations(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(same_bytes_after_an_hour),    cmocka_unit_test(a_copy_goes_on_the_same),
-      cmocka_unit_test(steps_allocate_nothing),      cmocka_unit_test(nobody_collides_and_all_move),
-      cmocka_unit_test(queues_at_closed_lanes_flow), cmocka_unit_test(lamps),
-      cmocka_unit_test(population_follows_the_ego),  cmocka_unit_test(events_are_labelled),
-      cmocka_unit_test(staged_events_happen),        cmocka_unit_test(staged_events_begin),
-      cmocka_unit_test(events_of_several_kinds),     cmocka_unit_test(ego_and_questions),
-      cmocka_unit_test(traffic_waits_for_the_ego),   cmocka_unit_test(roadworks_close_lanes),
+      cmocka_unit_test(same_bytes_after_an_hour),
+      cmocka_unit_test(a_copy_goes_on_the_same),
+      cmocka_unit_test(steps_allocate_nothing),
+      cmocka_unit_test(nobody_collides_and_all_move),
+      cmocka_unit_test(queues_at_closed_lanes_flow),
+      cmocka_unit_test(lanes_that_end_give_way),
+      cmocka_unit_test(lamps),
+      cmocka_unit_test(population_follows_the_ego),
+      cmocka_unit_test(events_are_labelled),
+      cmocka_unit_test(staged_events_happen),
+      cmocka_unit_test(staged_events_begin),
+      cmocka_unit_test(events_of_several_kinds),
+      cmocka_unit_test(ego_and_questions),
+      cmocka_unit_test(traffic_waits_for_the_ego),
+      cmocka_unit_test(roadworks_close_lanes),
       cmocka_unit_test(bad_configurations),
   };
   return cmocka_run_group_tests(tests, make_maps, drop_maps);

@@ -53,7 +53,7 @@ typedef struct dj__net {
   const dj__map *map;
   float *curve_speed; /* (n_point) m/s that 1 m/s^2 sideways allows, braking ahead in mind */
   uint8_t *parting;   /* (n_conflict) both come from the same lane */
-  uint8_t *zip;       /* (n_conflict) lanes side by side become one: by turns */
+  uint8_t *zip;       /* (n_conflict) lanes side by side become one: in jams by turns */
   float *bend;        /* (n_lane) largest curvature, 1/m */
   uint8_t *tight;     /* (n_lane) a bend too narrow for lorries and buses */
   uint8_t *fast;      /* (n_lane) a motorway, or all of its ways lead to one: not for cyclists */

@@ -7,7 +7,8 @@
  *   - gap acceptance against those with right of way: they must come at least GAP s after one has
  *     left what is shared (with the time of the manoeuvre itself this gives critical gaps of 4 to 7
  *     s, as in the Highway Capacity Manual, 6th ed., exhibit 20-11);
- *   - by turns where lanes side by side become one: who is nearer goes first;
+ *   - where lanes side by side become one, who is on the lane that ends gives way to those on the
+ *     one that goes on; in a jam, when these are slow, they go by turns: who is nearer goes first;
  *   - nobody who has the right already may still be going to use it;
  *   - room behind the junction, so that nobody stands in it.
  * Rights are numbered. Inside, one waits only for those who hold a lower number, which cannot go
@@ -20,6 +21,7 @@
 #include "world/traffic.h"
 
 #define GAP 1.0f /* s */
+#define JAM 6.0f /* m/s: slower ones let others in by turns */
 
 dj__light dj__traffic_light(const dj__traffic *t, int stop) {
   return t->map->stop[stop].control == DJ__CONTROL_LIGHTS ? dj__map_light(t->map, stop, t->time)
@@ -147,7 +149,8 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
       return false;
     }
     if (m->role == DJ__ROLE_RUN_RED && dj__is_external(t, o.agent)) continue;
-    bool first = zip ? o.in < in || (o.in <= in && o.agent < q->i) : c->yield;
+    const bool turns = zip && (c->yield ? o.v : q->v) < JAM * m->scale;
+    bool first = turns ? o.in < in || (o.in <= in && o.agent < q->i) : c->yield;
     if (!first || held_by_light(t, o.agent, c->lane)) continue;
     const dj__mind *u = &t->mind[o.agent];
     if (!dj__is_external(t, o.agent) && o.v < 0.3f && u->still > 3 && m->wait > 3) continue;
