@@ -302,7 +302,7 @@ static void killed_and_resumed(void **state) {
       start((const char *const[]){"world", "record", "--suite", "s.yaml", "--out", "killed", NULL});
   char *path = dj__join(root, "killed"), **names;
   size_t n = 0;
-  for (int i = 0; i < 600 && !n; i++) { // until the first log is there
+  for (int i = 0; i < 6000 && !n; i++) { // until the first log is there
     (void)nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
     if (!dj__is_dir(path)) continue;
     size_t all;
