@@ -161,9 +161,9 @@ dj_status dj_program_find_nonfinite(dj_program *p, uint64_t step);
 
 typedef struct dj_memory_report {
   size_t variables;   /* bytes of persistent variables */
-  size_t packed;      /* copies of weights in their kernels' layouts */
   size_t inputs;      /* inputs and constants */
-  size_t arena;       /* planned memory for all other values */
+  size_t arena;       /* planned memory for all other values, and copies of weights */
+  size_t packed;      /* these copies, in their kernels' layouts */
   size_t lower_bound; /* most bytes of values alive at once: no plan can need less */
   size_t workspace;   /* kernels' scratch */
 } dj_memory_report;

@@ -290,9 +290,9 @@ typedef struct dj_train_profile {
 typedef struct dj_train_memory {
   uint64_t weights;     /* and other variables of the network */
   uint64_t optimizer;   /* moments, moving averages, accumulated gradients */
-  uint64_t packed;      /* copies of weights as kernels like them */
   uint64_t inputs;      /* a batch in the program, and constants */
   uint64_t values;      /* everything computed in a step: planned */
+  uint64_t packed;      /* of it: copies of weights as kernels like them */
   uint64_t lower_bound; /* most bytes of these alive at once: no plan can need less */
   uint64_t workspace;   /* kernels' scratch */
   uint64_t evaluation;  /* the program that validates, with its copy of the weights */

@@ -207,18 +207,21 @@ static void print_memory(const dj_train_memory *m, void *user) {
   const struct {
     const char *name;
     uint64_t bytes;
-  } rows[] = {{"weights", m->weights},         {"optimiser", m->optimizer},
-              {"weights, packed", m->packed},  {"inputs", m->inputs},
-              {"values of a step", m->values}, {"kernels' scratch", m->workspace},
+  } rows[] = {{"weights", m->weights},
+              {"optimiser", m->optimizer},
+              {"inputs", m->inputs},
+              {"values of a step", m->values},
+              {"kernels' scratch", m->workspace},
               {"validation", m->evaluation}};
   uint64_t all = 0;
   dj__cli_progress_end();
   (void)fprintf(f, "memory, MiB\n");
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     (void)fprintf(f, "  %-18s %10.2f", rows[i].name, (double)rows[i].bytes / mib);
-    if (i == 4 && m->lower_bound)
-      (void)fprintf(f, "   %.3f times the bytes alive at once, %.2f",
-                    (double)m->values / (double)m->lower_bound, (double)m->lower_bound / mib);
+    if (i == 3 && m->lower_bound)
+      (void)fprintf(f, "   %.3f times the bytes alive at once, %.2f; packed weights %.2f",
+                    (double)m->values / (double)m->lower_bound, (double)m->lower_bound / mib,
+                    (double)m->packed / mib);
     (void)fprintf(f, "\n");
     all += rows[i].bytes;
   }

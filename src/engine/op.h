@@ -37,12 +37,15 @@ typedef struct dj__infer {
 /* How a kernel likes a weight to lie: a copy beside the f32 tensor, which is seen as (rows, taps,
  * cols), rows being axis 0. Element (r, t, c) lies at place[r] + place[rows + t] + place[rows +
  * taps
- * + c]; elements of the copy that no other is at are 0. Lives as long as the kernel. */
+ * + c]; elements of the copy that no other is at are 0, or do not matter. Lives as long as the
+ * kernel. */
 typedef struct dj__layout {
   int64_t rows, taps, cols;
   int64_t count; /* elements of the copy */
   int64_t unit;  /* rows that are packed at once */
   int form;      /* the backend's own */
+  int gaps;      /* lines of 64 bytes with no element, at place[rows + taps + cols] and on */
+  bool whole;    /* packing writes all that is read: elements, and gaps with the last rows */
   dj_dtype dtype;
   int32_t place[];
 } dj__layout;

@@ -206,6 +206,7 @@ static dj_status make_steps(dj_program *p, const int *order, int n, const bool *
   p->steps = calloc((size_t)n + 1, sizeof *p->steps);
   p->tensors = calloc(tensors + 1, sizeof *p->tensors);
   if (!p->steps || !p->tensors) return dj_error(DJ_E_NOMEM, "compile: out of memory");
+  p->workspace_bytes = 0;
   dj_tensor *next = p->tensors;
   for (int i = 0; i < n; i++) {
     const dj__node *node = p->graph->nodes[order[i]];
@@ -220,16 +221,29 @@ static dj_status make_steps(dj_program *p, const int *order, int n, const bool *
     if (st)
       return dj_error_context(st, "compile: %s at '%s'", dj__op_get(node->op)->name, node->label);
     if (s->kernel.workspace > p->workspace_bytes) p->workspace_bytes = s->kernel.workspace;
-    if (s->kernel.layout) s->packed = dj__packed_want(&p->packed, node->in[1], s->kernel.layout);
+    s->call.keeps = s->kernel.layout != NULL;
+    if (s->kernel.layout) s->packed = dj__packed_want(&p->packed, node->in[1], s->kernel.layout, i);
+    if (s->kernel.packs) dj__packed_written(&p->packed, node, i);
   }
   p->memory.workspace = p->workspace_bytes;
-  p->memory.packed = p->packed.bytes;
   return DJ_OK;
 }
 
-/* Memory of packed weights, and who writes it. */
-static dj_status bind_packed(dj_program *p, void *const *data) {
-  DJ_TRY(dj__packed_alloc(&p->packed, data));
+static void drop_steps(dj_program *p) {
+  for (int i = 0; i < p->n_steps; i++) {
+    if (p->steps[i].kernel.destroy) p->steps[i].kernel.destroy(p->steps[i].kernel.self);
+    free(p->steps[i].copies);
+  }
+  free(p->steps);
+  free(p->tensors);
+  p->steps = NULL;
+  p->tensors = NULL;
+  p->n_steps = 0;
+}
+
+/* Where packed weights are, and who writes them. */
+static dj_status bind_packed(dj_program *p, void *const *data, const dj__lasting *lasting) {
+  dj__packed_bind(&p->packed, data, lasting, p->arena);
   p->packs = true;
   for (int i = 0; i < p->n_steps; i++) {
     step *s = &p->steps[i];
@@ -259,20 +273,21 @@ static dj_status check_memory(const dj_program *p, const dj_vars *vars, const dj
       variables += bytes;
   }
   if (!limit) limit = dj__memory_available();
-  double kernels = (double)p->memory.workspace + (double)p->memory.packed;
+  double kernels = (double)p->memory.workspace;
   double all = sources + variables + values + kernels;
   if (all <= (double)limit) return DJ_OK;
   return dj_error(DJ_E_NOMEM,
                   "compile: needs %.2f GiB (values %.2f, which no plan brings under %.2f; inputs "
-                  "%.2f; new variables %.2f; packed weights and scratch %.2f) where %.2f GiB can "
-                  "be had; use a smaller batch, a shorter window, smaller frames or a smaller "
+                  "%.2f; new variables %.2f; scratch %.2f) where %.2f GiB can be had; use a "
+                  "smaller batch, a shorter window, smaller frames or a smaller "
                   "network",
                   all / gib, values / gib, (double)plan->lower_bound / gib, sources / gib,
                   variables / gib, kernels / gib, (double)limit / gib);
 }
 
 /* Gives every value its address and finishes the calls. */
-static dj_status bind_values(dj_program *p, const dj__plan *plan, void **data) {
+static dj_status bind_values(dj_program *p, const dj__plan *plan, const dj__lasting *lasting,
+                             void **data) {
   dj_graph *g = p->graph;
   p->memory.arena = plan->arena;
   p->memory.lower_bound = plan->lower_bound;
@@ -286,7 +301,7 @@ static dj_status bind_values(dj_program *p, const dj__plan *plan, void **data) {
     if (plan->place[v] == DJ__PLACE_ARENA) data[v] = p->arena + plan->offset[v];
     if (plan->place[v] == DJ__PLACE_SOURCE) data[v] = data[plan->source[v]];
   }
-  DJ_TRY(bind_packed(p, data));
+  DJ_TRY(bind_packed(p, data, lasting));
   dj_tensor *next = p->tensors;
   for (int i = 0; i < p->n_steps; i++) {
     fill_call(p, &p->steps[i], &next, data);
@@ -306,6 +321,7 @@ typedef struct prepared {
   int *order, n;
   bool *frozen; // (n_values), or NULL
   dj__plan plan;
+  dj__lasting *lasting; // copies of weights
 } prepared;
 
 static void prepared_free(prepared *r) {
@@ -313,6 +329,7 @@ static void prepared_free(prepared *r) {
   dj__plan_free(&r->plan);
   free(r->frozen);
   free(r->order);
+  free(r->lasting);
   *r = (prepared){0};
 }
 
@@ -324,7 +341,7 @@ static dj_status prepare(const dj_graph *g, const dj_compile_options *o, bool ch
     s = dj_error(DJ_E_NOMEM, "compile: out of memory");
   if (!s)
     s = dj__pass_memory(r->graph, r->order, r->n, !(o->passes_off & DJ_PASS_MEMORY), r->frozen,
-                        &r->plan);
+                        NULL, 0, &r->plan);
   if (s) prepared_free(r);
   return s;
 }
@@ -349,6 +366,46 @@ static dj_status prepare_best(const dj_graph *g, const dj_compile_options *o, pr
   return s;
 }
 
+/* Kernels, with copies of these weights, and the plan with room for them. */
+static dj_status make_kernels(dj_program *p, const dj_compile_options *o, dj__packing what,
+                              prepared *r, dj__plan *plan) {
+  DJ_TRY(dj__packed_begin(&p->packed, p->graph, p->backend, what));
+  DJ_TRY(make_steps(p, r->order, r->n, r->frozen, o->seed));
+  r->lasting = calloc((size_t)p->packed.n + 1, sizeof *r->lasting);
+  if (!r->lasting) return dj_error(DJ_E_NOMEM, "compile: out of memory");
+  dj__packed_lasting(&p->packed, r->lasting);
+  return dj__pass_memory(p->graph, r->order, r->n, !(o->passes_off & DJ_PASS_MEMORY), r->frozen,
+                         r->lasting, p->packed.n, plan);
+}
+
+/* Matrices have copies as long as the program is not much larger for it: networks of large ones
+ * need the memory more than the time. */
+static dj_status make_best_kernels(dj_program *p, const dj_compile_options *o, prepared *r) {
+  enum { FEW = 64 << 20, SHARE = 8 };
+  dj__plan plan = {0};
+  DJ_TRY(
+      make_kernels(p, o, o->passes_off & DJ_PASS_PACK ? DJ__PACK_NOTHING : DJ__PACK_ALL, r, &plan));
+  size_t all = r->plan.arena;
+  const size_t more = plan.arena > all ? plan.arena - all : 0;
+  for (int i = 0; i < p->graph->n_nodes; i++) {
+    const dj__node *n = p->graph->nodes[i];
+    if (n->op == DJ__OP_variable)
+      all += (size_t)dj_shape_count(&p->graph->values[n->out[0]].shape) * sizeof(float);
+  }
+  if (more > FEW && more > all / SHARE) {
+    drop_steps(p);
+    dj__packed_free(&p->packed);
+    dj__plan_free(&plan);
+    free(r->lasting);
+    r->lasting = NULL;
+    DJ_TRY(make_kernels(p, o, DJ__PACK_CONVOLUTIONS, r, &plan));
+  }
+  for (int i = 0; i < p->packed.n; i++) p->memory.packed += r->lasting[i].bytes;
+  dj__plan_free(&r->plan);
+  r->plan = plan;
+  return DJ_OK;
+}
+
 dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_vars *vars,
                              dj_program **out) {
   dj_compile_options o = options ? *options : (dj_compile_options){0};
@@ -370,8 +427,7 @@ dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_
   p->graph = r.graph;
   p->vars = vars;
   r.graph = NULL;
-  DJ_TRY_GOTO(s, dj__packed_begin(&p->packed, p->graph, backend, o.passes_off & DJ_PASS_PACK));
-  DJ_TRY_GOTO(s, make_steps(p, r.order, r.n, r.frozen, o.seed));
+  DJ_TRY_GOTO(s, make_best_kernels(p, &o, &r));
   DJ_TRY_GOTO(s, check_memory(p, vars, &r.plan, o.memory));
   data = calloc((size_t)p->graph->n_values + 1, sizeof *data);
   if (!data) {
@@ -379,7 +435,7 @@ dj_status dj_program_compile(dj_graph *g, const dj_compile_options *options, dj_
     goto fail;
   }
   DJ_TRY_GOTO(s, bind_sources(p, vars, data));
-  DJ_TRY_GOTO(s, bind_values(p, &r.plan, data));
+  DJ_TRY_GOTO(s, bind_values(p, &r.plan, r.lasting, data));
   *out = p;
   p = NULL;
 fail:
@@ -392,15 +448,10 @@ fail:
 void dj_program_destroy(dj_program *p) {
   if (!p) return;
   dj__packed_free(&p->packed);
-  for (int i = 0; i < p->n_steps; i++) {
-    if (p->steps[i].kernel.destroy) p->steps[i].kernel.destroy(p->steps[i].kernel.self);
-    free(p->steps[i].copies);
-  }
+  drop_steps(p);
   if (p->arena) p->backend->free(p->arena, p->memory.arena ? p->memory.arena : 64);
   if (p->workspace) p->backend->free(p->workspace, p->workspace_bytes ? p->workspace_bytes : 64);
   if (p->sources) p->backend->free(p->sources, p->sources_bytes ? p->sources_bytes : 64);
-  free(p->steps);
-  free(p->tensors);
   free(p->inputs);
   free(p->outputs);
   dj_graph_destroy(p->graph);
@@ -430,15 +481,13 @@ static dj_status run_step(step *s, uint64_t number) {
 static void refresh(dj_program *p) {
   if (p->vars) dj__packed_refresh(&p->packed, dj__vars_version(p->vars));
 }
-
-dj_status dj_program_run(dj_program *p, uint64_t number) {
-  bool warm = p->warm;
-  p->warm = true;
+/* For steps that run without those that make copies for the next run. */
+static void refresh_once(dj_program *p) {
   refresh(p);
-  if (p->writes) { // copies of other programs are old now; ours are not, if the optimiser packs
-    dj_vars_changed(p->vars);
-    p->packed.version = p->packs ? dj__vars_version(p->vars) : 0;
-  }
+  p->packed.version = 0;
+}
+
+static dj_status run_steps(dj_program *p, bool warm, uint64_t number) {
   if (!p->profile) {
     for (int i = 0; i < p->n_steps; i++)
       if (!(warm && p->steps[i].once)) DJ_TRY(run_step(&p->steps[i], number));
@@ -451,6 +500,21 @@ dj_status dj_program_run(dj_program *p, uint64_t number) {
     p->steps[i].seconds += dj__now() - t;
   }
   p->runs++;
+  return DJ_OK;
+}
+
+dj_status dj_program_run(dj_program *p, uint64_t number) {
+  bool warm = p->warm;
+  p->warm = true;
+  refresh(p);
+  uint64_t version = p->packed.version; // of our copies behind this run
+  if (p->writes) { // copies of other programs are old then; ours are not, if the optimiser packs
+    dj_vars_changed(p->vars);
+    version = p->packs ? dj__vars_version(p->vars) : 0;
+  }
+  p->packed.version = 0; // until it has succeeded
+  DJ_TRY(run_steps(p, warm, number));
+  p->packed.version = version;
   return DJ_OK;
 }
 
@@ -480,7 +544,7 @@ static dj_status nonfinite(const char *what, const char *op, const char *label, 
 }
 
 dj_status dj_program_find_nonfinite(dj_program *p, uint64_t number) {
-  refresh(p);
+  refresh_once(p);
   for (int i = 0; i < p->n_inputs; i++) {
     int64_t at = first_nonfinite(&p->inputs[i].tensor);
     if (at >= 0) return nonfinite("the", "input", p->inputs[i].name, &p->inputs[i].tensor, at);
@@ -569,7 +633,7 @@ dj_status dj_program_time_alone(dj_program *p, int i, const char *isa, double se
   if (i < 0 || i >= p->n_steps)
     return dj_error(DJ_E_INVALID, "node %d of a program of %d", i, p->n_steps);
   const step *s = &p->steps[i];
-  refresh(p);
+  refresh_once(p);
   if (p->writes) dj_vars_changed(p->vars);
   if (!isa) return time_kernel(&s->kernel, &s->call, seconds, mean);
   dj__backend_options o = p->options;

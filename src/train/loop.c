@@ -271,7 +271,7 @@ static void tell_memory(const loop *l) {
   add_program(l->step_program, &m);
   add_program(l->apply_program, &m);
   add_program(l->eval_program, &eval);
-  m.evaluation = eval.packed + eval.inputs + eval.values + eval.workspace;
+  m.evaluation = eval.inputs + eval.values + eval.workspace;
   if (l->eval_vars != l->vars) m.evaluation += bytes_of(l->eval_vars, false);
   l->o->planned(&m, l->o->user);
 }

@@ -1,6 +1,7 @@
 /*
- * From a loss to updated weights: gradients, their global norm, one update node over all variables;
- * gradient accumulation as two programs over the same variables; moving averages; learning rates.
+ * From a loss to updated weights: gradients, their global norm, one update node over all variables
+ * (a few where these are large); gradient accumulation as two programs over the same variables;
+ * moving averages; learning rates.
  *
  * The optimiser's variables are ordinary states named "optimizer/...", so that checkpoints hold
  * them without knowing what they are. What changes from step to step (learning rate, bias
@@ -49,6 +50,23 @@ typedef struct pair {
   const char *name;
 } pair;
 
+// One node for every SHARE elements: what the gradients of the first take is free in the next.
+static void update_in_shares(dj_graph *g, const dj_optimizer *o, dj_val hyper, dj_val guard,
+                             const dj_update *u, int n) {
+  enum { SHARE = 1 << 25 };
+  for (int from = 0, to; from < n; from = to) {
+    int64_t elements = 0;
+    for (to = from; to < n && elements < SHARE; to++) {
+      dj_shape s = dj_val_shape(g, u[to].param);
+      elements += dj_shape_count(&s);
+    }
+    if (o->kind == DJ_ADAMW)
+      dj_adamw(g, hyper, guard, u + from, to - from);
+    else
+      dj_sgd(g, hyper, guard, u + from, to - from);
+  }
+}
+
 // Norm, guard, update. `p` are the variables with a gradient.
 static dj_status update(dj_graph *g, dj_val loss, const dj_optimizer *o, const pair *p, int n) {
   dj_val *grads = calloc((size_t)n + 1, sizeof *grads);
@@ -73,10 +91,7 @@ static dj_status update(dj_graph *g, dj_val loss, const dj_optimizer *o, const p
                        .weight_decay = s.rank >= 2 ? o->weight_decay : 0,
                        .lr_scale = 1};
   }
-  if (o->kind == DJ_ADAMW)
-    dj_adamw(g, hyper, guard, u, n);
-  else
-    dj_sgd(g, hyper, guard, u, n);
+  update_in_shares(g, o, hyper, guard, u, n);
   // Not `loss` itself: accumulated, it is a variable, which is zero again at the end of the run.
   dj_output(g, "loss", dj_reshape(g, dj_slice(g, guard, 0, 0, 1), DJ_SCALAR));
   dj_output(g, "grad_norm", norm);

@@ -127,15 +127,17 @@ static bool in_steps(const int32_t *place, int64_t n, int64_t group, int32_t ste
   return true;
 }
 
+/* A kernel that says `whole` has a place beside every element of an odd last row, which is to be 0.
+ */
 void dj__layout_finish(dj__layout *l) {
   const int32_t *row = l->place, *col = row + l->rows + l->taps;
-  const bool half = l->dtype == DJ_BF16;
+  const bool half = l->dtype == DJ_BF16, paired = l->rows % 2 == 0 || l->whole;
   l->form = DJ__FORM_NUMBERS;
+  l->whole = l->whole || l->count == l->rows * l->taps * l->cols;
   if (in_steps(row, l->rows, DJ__RUN, half ? 2 : 1) &&
       (!half || (l->cols % 2 == 0 && in_steps(col, l->cols, 2, 1))))
     l->form = DJ__FORM_TURNED;
-  else if (half && l->rows % 2 == 0 && in_steps(row, l->rows, 2, 1) &&
-           in_steps(col, l->cols, DJ__RUN, 2))
+  else if (half && paired && in_steps(row, l->rows, 2, 1) && in_steps(col, l->cols, DJ__RUN, 2))
     l->form = DJ__FORM_PAIRS;
   else if (half && in_steps(col, l->cols, l->cols, 1))
     l->form = DJ__FORM_ROWS;
@@ -216,6 +218,7 @@ static dj_status create(const dj__call *c, const dj__backend_options *o, dj__ker
   const dj__own *amx = dj__amx_find(&call, o->isa);
   if (amx) {
     dj__layout *layout = call.keeps && amx->layout ? amx->layout(&call) : NULL;
+    call.keeps = layout != NULL;
     *out = (dj__kernel){.run = amx->run,
                         .destroy = free,
                         .self = layout,
@@ -315,7 +318,15 @@ static void fill_normal(float *x, int64_t n, float std, uint64_t key, uint64_t s
 }
 
 static void pack(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to) {
-  dj__kernels_find(NULL)->pack(l, copy, w, from, to);
+  const dj__kernels *k = dj__kernels_find(NULL);
+  const int64_t runs = (to - from + DJ__RUN - 1) / DJ__RUN;
+  const int threads = (to - from) * l->taps * l->cols < dj__worth_threads ? 1 : usable_cores();
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int i = 0; i < threads; i++) {
+    const int64_t first = from + runs * i / threads * DJ__RUN,
+                  end = from + runs * (i + 1) / threads * DJ__RUN;
+    if (first < end) k->pack(l, copy, w, first, end < to ? end : to);
+  }
 }
 
 const dj__backend dj__backend_cpu = {

@@ -1,12 +1,14 @@
 /*
  * Memory plan. Every value made by a kernel gets an interval [made, last read] in the schedule and
  * an offset in one arena, so that values alive at the same time never overlap. Views share their
- * source's buffer; an elementwise result may take over an operand that dies there.
+ * source's buffer; an elementwise result may take over an operand that dies there. What lasts from
+ * one run into the next (packed weights) has two intervals: from the start, and to the end.
  *
  * Placement: buffers in some order, each at the lowest offset where it fits between those already
  * placed that overlap in time (greedy by size; Pisarchyk & Lee 2020). Several orders are tried
  * until one reaches the lower bound, the largest sum of bytes alive at one step; the best is taken.
  */
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +20,14 @@ enum { ALIGN = 64 };
 typedef struct buffer {
   size_t bytes, offset;
   int first, last; // steps of the schedule
+  int again;       // from this step to the end, too; NEVER: not
   int root;        // union-find: buffer that holds this one
 } buffer;
+enum { NEVER = INT_MAX };
+
+static size_t padded(size_t bytes) {
+  return (bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1);
+}
 
 static int find(buffer *b, int v) {
   while (b[v].root != v) v = b[v].root = b[b[v].root].root;
@@ -59,8 +67,7 @@ static void intervals(const dj_graph *g, const int *order, int n, const bool *fr
   for (int v = 0; v < g->n_values; v++) {
     const dj__value *x = &g->values[v];
     size_t bytes = (size_t)dj_shape_count(&x->shape) * dj_dtype_size(x->dtype);
-    b[v] = (buffer){
-        .bytes = (bytes + ALIGN - 1) & ~(size_t)(ALIGN - 1), .first = -1, .last = -1, .root = v};
+    b[v] = (buffer){.bytes = padded(bytes), .first = -1, .last = -1, .again = NEVER, .root = v};
     p->source[v] = DJ_NONE;
     p->place[v] = dj__is_source(g->nodes[x->node]) ? DJ__PLACE_SOURCE : DJ__PLACE_NONE;
     if (p->place[v] == DJ__PLACE_SOURCE) p->source[v] = v;
@@ -119,22 +126,26 @@ static void share(const dj_graph *g, const int *order, int n, bool reuse, dj__pl
 }
 
 static _Thread_local const buffer *sort_buffers; // qsort takes no context
+static _Thread_local int sort_steps;
 static int by_size(const void *x, const void *y) {
   const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
   if (a->bytes != b->bytes) return a->bytes < b->bytes ? 1 : -1;
   if (a->first != b->first) return a->first - b->first;
   return *(const int *)x - *(const int *)y;
 }
+/* Steps of its life. */
+static int length(const buffer *b) {
+  return b->last - b->first + 1 + (b->again == NEVER ? 0 : sort_steps - b->again + 1);
+}
 /* Long-lived ones first: those made at one step and read at another lie at the bottom. */
 static int by_duration(const void *x, const void *y) {
   const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
-  if (a->last - a->first != b->last - b->first) return b->last - b->first - (a->last - a->first);
+  if (length(a) != length(b)) return length(b) - length(a);
   return by_size(x, y);
 }
 static int by_area(const void *x, const void *y) {
   const buffer *a = &sort_buffers[*(const int *)x], *b = &sort_buffers[*(const int *)y];
-  double p = (double)a->bytes * (a->last - a->first + 1),
-         q = (double)b->bytes * (b->last - b->first + 1);
+  double p = (double)a->bytes * length(a), q = (double)b->bytes * length(b);
   return p != q ? (p < q ? 1 : -1) : by_size(x, y);
 }
 /* In the order of the schedule. */
@@ -159,12 +170,17 @@ static int by_offset(const void *x, const void *y) {
   return *(const int *)x - *(const int *)y;
 }
 
+/* Are both in use at some step? */
+static bool meet(const buffer *a, const buffer *b) {
+  return (a->last >= b->first && a->first <= b->last) || a->last >= b->again || b->last >= a->again;
+}
+
 /* Lowest offset for buffer v among the placed ones (sorted by offset). */
 static size_t lowest_gap(const buffer *b, const int *placed, int n, int v) {
   size_t at = 0;
   for (int i = 0; i < n; i++) {
     const buffer *o = &b[placed[i]];
-    if (o->last < b[v].first || o->first > b[v].last) continue;
+    if (!meet(o, &b[v])) continue;
     if (o->offset >= at + b[v].bytes) break;
     if (o->offset + o->bytes > at) at = o->offset + o->bytes;
   }
@@ -189,14 +205,28 @@ static size_t fit(buffer *b, const int *order, int n, int *placed, bool reuse) {
 
 static size_t most_alive(const buffer *b, const int *roots, int n, int n_steps, size_t *alive) {
   size_t most = 0;
-  for (int i = 0; i < n; i++)
-    for (int t = b[roots[i]].first; t <= b[roots[i]].last; t++) alive[t] += b[roots[i]].bytes;
+  for (int i = 0; i < n; i++) {
+    const buffer *x = &b[roots[i]];
+    for (int t = x->first; t <= x->last; t++) alive[t] += x->bytes;
+    for (int t = x->again; t <= n_steps; t++) alive[t] += x->bytes;
+  }
   for (int t = 0; t <= n_steps; t++) most = alive[t] > most ? alive[t] : most;
   return most;
 }
 
-static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__plan *p, buffer *b) {
-  size_t room = (size_t)g->n_values + 1;
+/* In use up to step `read` and from `made` on: always, if these meet. */
+static buffer lasting_buffer(const dj__lasting *l, int n_steps, int root) {
+  const bool always = l->made <= l->read + 1;
+  return (buffer){.bytes = padded(l->bytes),
+                  .last = always ? n_steps : l->read,
+                  .again = always ? NEVER : l->made,
+                  .root = root};
+}
+
+/* b: buffers of the values, then of what lasts. */
+static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__lasting *lasting,
+                       int n_lasting, dj__plan *p, buffer *b) {
+  size_t room = (size_t)g->n_values + (size_t)n_lasting + 1;
   int *roots = malloc(room * 2 * sizeof *roots), *placed = roots + room, n = 0;
   size_t *alive = calloc((size_t)n_steps + 2, sizeof *alive), *best = malloc(room * sizeof *best);
   if (!roots || !alive || !best) {
@@ -207,10 +237,15 @@ static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__plan *p, 
   }
   for (int v = 0; v < g->n_values; v++)
     if (p->place[v] == DJ__PLACE_ARENA && find(b, v) == v) roots[n++] = v;
+  for (int i = 0; i < n_lasting; i++) {
+    b[g->n_values + i] = lasting_buffer(&lasting[i], n_steps, g->n_values + i);
+    roots[n++] = g->n_values + i;
+  }
   p->lower_bound = most_alive(b, roots, n, n_steps, alive);
   static int (*const orders[])(const void *, const void *) = {by_size,     by_class, by_area,
                                                               by_duration, by_start, by_end};
   sort_buffers = b;
+  sort_steps = n_steps;
   for (size_t k = 0; k < sizeof orders / sizeof *orders && (k == 0 || reuse); k++) {
     if (reuse) qsort(roots, (size_t)n, sizeof *roots, orders[k]);
     size_t arena = fit(b, roots, n, placed, reuse);
@@ -221,6 +256,7 @@ static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__plan *p, 
   }
   for (int v = 0; v < g->n_values; v++)
     if (p->place[v] == DJ__PLACE_ARENA) p->offset[v] = best[find(b, v)];
+  for (int i = 0; i < n_lasting; i++) lasting[i].offset = best[g->n_values + i];
   free(roots);
   free(alive);
   free(best);
@@ -228,20 +264,20 @@ static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__plan *p, 
 }
 
 dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse,
-                          const bool *frozen, dj__plan *p) {
+                          const bool *frozen, dj__lasting *lasting, int n_lasting, dj__plan *p) {
   *p = (dj__plan){0};
   size_t values = (size_t)g->n_values + 1;
   p->place = calloc(values, sizeof *p->place);
   p->offset = calloc(values, sizeof *p->offset);
   p->source = calloc(values, sizeof *p->source);
-  buffer *b = malloc(values * sizeof *b);
+  buffer *b = calloc(values + (size_t)n_lasting, sizeof *b);
   dj_status s = DJ_OK;
   if (!p->place || !p->offset || !p->source || !b) {
     s = dj_error(DJ_E_NOMEM, "compile: out of memory");
   } else {
     intervals(g, order, n, frozen, p, b);
     share(g, order, n, reuse, p, b);
-    s = place(g, n, reuse, p, b);
+    s = place(g, n, reuse, lasting, n_lasting, p, b);
   }
   free(b);
   if (s) dj__plan_free(p);

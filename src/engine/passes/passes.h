@@ -54,9 +54,15 @@ typedef struct dj__plan {
   dj_val *source;   /* (n_values) views of a source: that source */
   size_t arena, lower_bound;
 } dj__plan;
+/* Something beside the values that a step makes for the next run: in use from `made` on, and up to
+ * step `read` of that run. */
+typedef struct dj__lasting {
+  size_t bytes, offset; /* offset into the arena: a result */
+  int made, read;
+} dj__lasting;
 /* frozen (n_values): values that are computed once and kept; may be NULL. */
 dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse,
-                          const bool *frozen, dj__plan *p);
+                          const bool *frozen, dj__lasting *lasting, int n_lasting, dj__plan *p);
 /* Which values depend on constants and on variables that no node writes, and on nothing else;
  * free() it. NULL when memory is out. */
 bool *dj__frozen_values(const dj_graph *g, const int *order, int n);

@@ -8,6 +8,9 @@
  * panel, depth by depth of DJ__DEEP. A is read where it lies if its rows are whole steps of 64
  * bytes, else it is packed, too. Every result is summed in the same order for any number of
  * threads.
+ *
+ * A weight that the program keeps packed (dj__call.packed) lies as panels of its whole depth, and
+ * is read there.
  */
 #include "backend/cpu/amx/amx.h"
 
@@ -38,8 +41,24 @@ typedef struct plan {
   int64_t block;          /* rows whose A stays in second-level cache */
   bool many_sums;         /* several chunks of depth: sums are kept in `sum` */
   int64_t rows;           /* whose sums are kept at once, for the columns of a chunk */
+  bool kept;              /* B is packed already */
   size_t b_bytes, a_bytes, c_bytes, sum_bytes; /* workspace: b and sum once, a and c of a thread */
 } plan;
+
+/* B's depth and columns, in whole steps and panels. */
+static int64_t weight_axis(const dj__call *c, bool depth) {
+  const bool tb = ((const dj__matmul_attr *)c->attr)->tb;
+  return up(c->in[1].shape.dim[depth == tb], 32);
+}
+
+/* May B be kept packed? A weight that is rounded, of whole pairs where they lie in its rows. */
+static bool can_keep(const dj__call *c) {
+  const dj_tensor *b = &c->in[1];
+  const dj__matmul_attr *attr = c->attr;
+  return b->shape.rank == 2 && b->dtype == DJ_F32 &&
+         dj__amx_limbs(b, attr->rounds >> 1 & 1u) == 1 && !(attr->tb && b->shape.dim[1] % 2) &&
+         weight_axis(c, true) * weight_axis(c, false) <= INT32_MAX;
+}
 
 static plan plan_of(const dj__call *call) {
   const dj__matmul_attr *attr = call->attr;
@@ -71,7 +90,8 @@ static plan plan_of(const dj__call *call) {
   if (p.block > up(p.m, 32)) p.block = up(p.m, 32);
   p.past = p.m * p.n * (int64_t)dj_dtype_size(call->out[0].dtype) > PAST;
   p.group = p.n * 4 > FAR ? GROUP : 1;
-  p.b_bytes = (size_t)(p.columns * p.chunk * number);
+  p.kept = call->keeps && can_keep(call);
+  p.b_bytes = p.kept ? 0 : (size_t)(p.columns * p.chunk * number);
   p.a_bytes = (size_t)(p.block * p.chunk * number);
   p.c_bytes =
       (size_t)p.block * 32 * p.group * sizeof(float) + (size_t)p.chunk / 32 * sizeof(int32_t) + 256;
@@ -112,6 +132,7 @@ static bool supports(const dj__call *c) {
 /* What a thread works with. */
 typedef struct job {
   const plan *p;
+  const char *kept;  /* B packed, from the first panel on; or NULL */
   char *b, *a;       /* packed: (panels, steps of the chunk); (16 rows, steps) */
   float *c;          /* (block / 32, 32, 32) sums of a panel */
   float *sum;        /* (panels of a chunk, rows, 32) f32, or NULL */
@@ -131,12 +152,19 @@ static float *sums_of(const job *j, int64_t m0, int64_t n, int64_t group) {
   return j->sum + ((n - j->n0) / 32 * p->rows + m0 - j->m0) * 32;
 }
 
+/* The packed panel of the columns from n on, from the chunk's depth on. */
+static const char *panel_of(const job *j, int64_t n) {
+  const int64_t step = j->p->limbs * DJ__STEP_BYTES;
+  if (!j->kept) return j->b + (n - j->n0) / 32 * j->steps * step;
+  return j->kept + (n / 32 * (up(j->p->k, 32) / 32) + j->k0 / 32) * step;
+}
+
 /* One panel (32 columns from n on) against rows m0 .. m1, whose A is in cache. */
 static void panel(const job *j, int64_t m0, int64_t m1, int64_t n, float *sums) {
   const plan *p = j->p;
   const int64_t cols = least(32, p->n - n), deep = dj__amx_deep(p->limbs);
   const int64_t step = p->limbs * DJ__STEP_BYTES, run = p->limbs * j->steps * DJ__TILE_BYTES;
-  const char *b = j->b + (n - j->n0) / 32 * j->steps * step;
+  const char *b = panel_of(j, n);
   const int64_t pieces = (j->steps + deep - 1) / deep, blocks = (m1 - m0 + 31) / 32;
   for (int64_t q = 0; q < pieces; q++) {
     int64_t s0 = j->steps * q / pieces, s1 = j->steps * (q + 1) / pieces;
@@ -192,9 +220,11 @@ static void chunk(job *j, const dj__amx_matrix *b, int id, int team) {
   const int64_t rows = up(j->m1 - j->m0, 32) / 32, panels = (j->n1 - j->n0) / 32;
   const int64_t first = part_from(panels, team, id), next = part_from(panels, team, id + 1);
   const int64_t size = j->steps * p->limbs * DJ__STEP_BYTES; /* of a panel */
-  dj__amx_pack_b(j->b + first * size, size, b, p->tb, j->k0, j->steps, j->n0 + 32 * first,
-                 next - first);
-  if (team > 1) {
+  const bool shared = team > 1 && !j->kept;
+  if (!j->kept)
+    dj__amx_pack_b(j->b + first * size, size, b, p->tb, j->k0, j->steps, j->n0 + 32 * first,
+                   next - first);
+  if (shared) {
 #pragma omp barrier
   }
   if (rows >= 2 * team || panels < 2 * team)
@@ -202,7 +232,7 @@ static void chunk(job *j, const dj__amx_matrix *b, int id, int team) {
           least(j->m1, j->m0 + 32 * part_from(rows, team, id + 1)), j->n0, j->n1);
   else
     range(j, j->m0, j->m1, j->n0 + 32 * first, j->n0 + 32 * next);
-  if (team > 1) {
+  if (shared) {
 #pragma omp barrier
   }
 }
@@ -241,6 +271,7 @@ static bool products(const dj__call *c, const plan *p, bool mend) {
     const int id = omp_get_thread_num(), team = omp_get_num_threads();
     char *mine = as + (size_t)id * each;
     job j = {.p = p, .a = mine, .c = (float *)(void *)(mine + p->a_bytes), .to = to};
+    j.kept = p->kept ? c->packed : NULL;
     j.at = (int32_t *)(void *)(j.c + p->block * 32 * p->group);
     const int copy = own > 1 ? id : 0;
     j.b = bs + (size_t)copy * p->b_bytes;
@@ -270,4 +301,36 @@ static dj_status run(const dj__call *c, void *self) {
   return DJ_OK;
 }
 
-const dj__own dj__amx_matmul = {run, supports, workspace, NULL};
+/* Panels of 32 columns, all of their depth: step by step two tiles of 16 pairs of 16 columns. */
+static dj__layout *layout(const dj__call *c) {
+  if (!can_keep(c)) return NULL;
+  const dj_shape *s = &c->in[1].shape;
+  const bool tb = ((const dj__matmul_attr *)c->attr)->tb;
+  const int64_t depth = weight_axis(c, true), count = depth * weight_axis(c, false);
+  const int64_t there = s->dim[tb ? 1 : 0], pairs = (there + 1) / 2 % 16; /* in the last step */
+  const int gaps = pairs ? (int)(count / depth / 16 * (16 - pairs)) : 0;
+  dj__layout *l =
+      malloc(sizeof *l + (size_t)(s->dim[0] + 1 + s->dim[1] + gaps) * sizeof l->place[0]);
+  if (!l) return NULL;
+  *l = (dj__layout){.rows = s->dim[0],
+                    .taps = 1,
+                    .cols = s->dim[1],
+                    .count = count,
+                    .gaps = gaps,
+                    .whole = true, /* columns that are not there are not stored */
+                    .dtype = DJ_BF16};
+  int32_t *row = l->place, *col = row + l->rows + 1;
+  row[l->rows] = 0;
+  int32_t *k = tb ? col : row, *n = tb ? row : col; /* places along depth and columns */
+  for (int64_t i = 0; i < there; i++) k[i] = (int32_t)(i / 32 * 1024 + i % 32 / 2 * 32 + i % 2);
+  for (int64_t i = 0; i < s->dim[tb ? 0 : 1]; i++)
+    n[i] = (int32_t)(i / 32 * 32 * depth + i % 32 / 16 * 512 + i % 16 * 2);
+  int32_t *gap = col + l->cols;
+  for (int64_t i = 0; pairs && i < count / depth; i += 16)
+    for (int64_t p = pairs; p < 16; p++)
+      *gap++ = (int32_t)(i / 32 * 32 * depth + i % 32 / 16 * 512 + (depth - 32) * 32 + p * 32);
+  dj__layout_finish(l);
+  return l;
+}
+
+const dj__own dj__amx_matmul = {run, supports, workspace, layout};

@@ -100,8 +100,10 @@ static void write_turned(const strip *s) {
   }
 }
 
+/* The last of an odd number of rows is beside zeros. */
 DJ__INLINE void write_pair(const strip *s, int64_t r, int64_t c, const int64_t n) {
-  const float *a = s->w + r * s->ld + c, *b = a + s->ld;
+  static const float nothing[RUN];
+  const float *a = s->w + r * s->ld + c, *b = r + 1 < s->rows ? a + s->ld : nothing;
   uint32_t run[RUN];
   DJ__SIMD for (int64_t i = 0; i < n; i++) run[i] = pair(a[i], b[i]);
   write_run(s, (uint16_t *)s->copy + s->row[r] + s->col[c], run, n);
@@ -155,6 +157,8 @@ void DJ__I(pack)(const dj__layout *l, void *copy, const float *w, int64_t from, 
       write[l->form](&s);
     }
   }
+  const int32_t *gap = l->place + l->rows + l->taps + l->cols;
+  for (int i = 0; to == l->rows && i < l->gaps; i++) memset(at_w(copy, l->dtype, gap[i]), 0, 64);
 #if defined __AVX512F__
   _mm_sfence();
 #endif

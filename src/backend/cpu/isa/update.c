@@ -172,14 +172,14 @@ static int64_t group_of(const dj__call *c, int input) {
   return unit < CHUNK ? CHUNK / unit * unit : unit;
 }
 
-/* Groups of the variable from element `from` to `to`. */
+/* Groups of the variable from element `from` to `to`. k NULL: copies only. */
 static void update_groups(const dj__call *c, int input, int64_t from, int64_t to,
                           const step_constants *k) {
   const dj_shape *s = &c->in[input].shape;
   const int64_t group = group_of(c, input), row = s->rank ? dj_shape_count(s) / s->dim[0] : 1;
   for (int64_t end; from < to; from = end) {
     end = to - from < group ? to : from + group;
-    for (int64_t i = from; i < end; i += CHUNK)
+    for (int64_t i = from; k && i < end; i += CHUNK)
       update_block(c, input, i, end - i < CHUNK ? end - i : CHUNK, k);
     for (const dj__copy *copy = copies_of(c, input); copy; copy = copy->next)
       DJ__I(pack)(copy->layout, copy->data, c->in[input].data, from / row, end / row);
@@ -201,12 +201,25 @@ static void update_share(const dj__call *c, int64_t from, int64_t to, const step
                   i == last.input ? group_from(c, last) : dj_shape_count(&c->in[i].shape), k);
 }
 
+static void update_all(const dj__call *c, const step_constants *k) {
+  int64_t elements, chunks = all_chunks(c, DJ__UPDATE_FIRST, DJ__UPDATE_PER_VAR, &elements);
+  int nt = threads_for(c, elements);
+#pragma omp parallel num_threads(nt)
+  {
+    int t = omp_get_thread_num(), team = omp_get_num_threads();
+    update_share(c, part_from(chunks, team, t), part_from(chunks, team, t + 1), k);
+  }
+}
+
 /* inputs: hyper (8), guard (2), then param, grad, m, v, ema of every variable, all f32 but grad,
  * which may be bf16. */
 static dj_status update_run(const dj__call *c) {
   const float *h = c->in[0].data; // (8) f32
   step_constants k;
-  if (!dj__update_clip(h, c->in[1].data, &k.clip)) return DJ_OK;
+  if (!dj__update_clip(h, c->in[1].data, &k.clip)) {
+    if (c->copies) update_all(c, NULL); // whose memory has served others in this run
+    return DJ_OK;
+  }
   k.beta1 = h[DJ__HYPER_BETA1];
   k.rest1 = (float)(1 - (double)k.beta1);
   k.beta2 = h[DJ__HYPER_BETA2];
@@ -217,13 +230,7 @@ static dj_status update_run(const dj__call *c) {
   k.lr = h[DJ__HYPER_LR];
   k.decay = 0;
   k.ema_rest = (float)(1 - (double)h[DJ__HYPER_EMA]);
-  int64_t elements, chunks = all_chunks(c, DJ__UPDATE_FIRST, DJ__UPDATE_PER_VAR, &elements);
-  int nt = threads_for(c, elements);
-#pragma omp parallel num_threads(nt)
-  {
-    int t = omp_get_thread_num(), team = omp_get_num_threads();
-    update_share(c, part_from(chunks, team, t), part_from(chunks, team, t + 1), &k);
-  }
+  update_all(c, &k);
   return DJ_OK;
 }
 
