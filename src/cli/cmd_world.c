@@ -59,13 +59,14 @@ static const char SUITE_HELP[] = "Usage: dojo world suite FILE [--seed0 N] [--li
 // ---- suite -------------------------------------------------------------------------------------
 
 static json_t *case_json(const dj__case *c) {
-  return json_pack(
-      "{s:s,s:s,s:s,s:I,s:I,s:s,s:s,s:s,s:f,s:f,s:i,s:i,s:i,s:i,s:f,s:f}", "name", c->name, "kind",
-      dj__case_name(c->kind), "town", c->xodr[0] ? c->xodr : dj__town_style_name(c->town.style),
-      "town_seed", (json_int_t)c->town.seed, "seed", (json_int_t)c->seed, "weather", c->weather,
-      "vehicle", c->vehicle, "rig", c->rig, "seconds", c->seconds, "length", c->length, "vehicles",
-      c->n_vehicle, "cyclists", c->n_cyclist, "pedestrians", c->n_pedestrian, "parked", c->n_parked,
-      "unruly", c->unruly, "roadworks", c->roadworks);
+  return json_pack("{s:s,s:s,s:s,s:I,s:I,s:s,s:s,s:s,s:f,s:f,s:f,s:i,s:i,s:i,s:i,s:f,s:f}", "name",
+                   c->name, "kind", dj__case_name(c->kind), "town",
+                   c->xodr[0] ? c->xodr : dj__town_style_name(c->town.style), "town_seed",
+                   (json_int_t)c->town.seed, "seed", (json_int_t)c->seed, "weather", c->weather,
+                   "vehicle", c->vehicle, "rig", c->rig, "seconds", c->seconds, "slowest",
+                   c->slowest, "length", c->length, "vehicles", c->n_vehicle, "cyclists",
+                   c->n_cyclist, "pedestrians", c->n_pedestrian, "parked", c->n_parked, "unruly",
+                   c->unruly, "roadworks", c->roadworks);
 }
 
 static int print_json(json_t *j) {

@@ -30,6 +30,8 @@ typedef struct dj__case { /* one drive */
   uint64_t seed;  /* of traffic, route, and of how a recovery case starts */
   char weather[32], vehicle[32], rig[256];
   double seconds, length; /* time limit, of the route (m) */
+  double slowest; /* share of the speed limits: as slow as that a drive may be, if that takes
+                     longer than `seconds`; 0: no longer */
   int n_vehicle, n_cyclist, n_pedestrian, n_parked;
   double unruly, roadworks;
 } dj__case;

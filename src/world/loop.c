@@ -45,13 +45,22 @@ static dj_status decide(loop *l, dj__sense *in) {
   return DJ_OK;
 }
 
+/* The route at its speed limits takes `slowest` of it. */
+static double time_limit(const dj__case *c, const dj__guide *g) {
+  double at_limits = 0;
+  for (int i = 0; i < g->n && i * g->step < g->end; i++)
+    at_limits += g->step / fmax(g->point[i].limit, 1);
+  return c->slowest > 0 ? fmax(c->seconds, at_limits / c->slowest) : c->seconds;
+}
+
 static dj_status run(loop *l, const dj__case *c, dj__observer *o, const dj__watcher *watcher,
                      dj__history *h) {
   dj__sense in = {0};
+  const double limit = time_limit(c, &o->guide);
   for (bool over = false; !over;) {
     if (l->world->step >= l->next) DJ_TRY(decide(l, &in));
     dj__world_step(l->world, dj__seat_command(&l->seat, l->world->step));
-    DJ_TRY(dj__observer_step(o, l->world, c->seconds, h, &over));
+    DJ_TRY(dj__observer_step(o, l->world, limit, h, &over));
     if (watcher && watcher->step) DJ_TRY(watcher->step(watcher->self, l->world, o, &in));
   }
   return DJ_OK;

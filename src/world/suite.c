@@ -45,13 +45,13 @@ typedef struct town_file { // lists and numbers that are not given are the suite
   int style;
   char *xodr, *rig;
   list seeds, weather, vehicles, traffic;
-  double size, hills, seconds, length;
+  double size, hills, seconds, slowest, length;
   int routes;
 } town_file;
 
 typedef struct suite_file {
   char *name, *about, *rig;
-  double seconds, length;
+  double seconds, slowest, length;
   int routes;
   list weather, vehicles;
   traffic_file *traffic;
@@ -96,6 +96,7 @@ static const cyaml_schema_field_t town_fields[] = {
     CYAML_FIELD_FLOAT("hills", OPTIONAL, town_file, hills),
     CYAML_FIELD_INT("routes", OPTIONAL, town_file, routes),
     CYAML_FIELD_FLOAT("seconds", OPTIONAL, town_file, seconds),
+    CYAML_FIELD_FLOAT("slowest", OPTIONAL, town_file, slowest),
     CYAML_FIELD_FLOAT("length", OPTIONAL, town_file, length),
     TEXTS("weather", town_file, weather, 1),
     TEXTS("vehicles", town_file, vehicles, 1),
@@ -122,6 +123,7 @@ static const cyaml_schema_field_t top_fields[] = {
     TEXT("about", suite_file, about),
     TEXT("rig", suite_file, rig),
     CYAML_FIELD_FLOAT("seconds", OPTIONAL, suite_file, seconds),
+    CYAML_FIELD_FLOAT("slowest", OPTIONAL, suite_file, slowest),
     CYAML_FIELD_FLOAT("length", OPTIONAL, suite_file, length),
     CYAML_FIELD_INT("routes", OPTIONAL, suite_file, routes),
     TEXTS("weather", suite_file, weather, 1),
@@ -145,9 +147,11 @@ static const struct {
   double lo, hi;
 } ranges[] = {
     {"seconds", 1, 36000},
+    {"slowest", 0, 1},
     {"length", 1, 100000},
     {"routes", 0, 10000},
     {"towns.seconds", 1, 36000},
+    {"towns.slowest", 0, 1},
     {"towns.length", 1, 100000},
     {"towns.routes", 0, 10000},
     {"towns.size", 0, 20000},
@@ -402,6 +406,7 @@ static dj_status add_case(reader *r, town *t, dj__case_kind what, int of) {
       .kind = what,
       .town = {t->seed, (dj__town_style)f->style, f->size, number(r, t, "hills", f->hills, 0, -1)},
       .seconds = number(r, t, "seconds", f->seconds, r->in->seconds, 30),
+      .slowest = number(r, t, "slowest", f->slowest, r->in->slowest, 0),
       .length = number(r, t, "length", f->length, r->in->length, 400),
       .n_vehicle = traffic->vehicles,
       .n_cyclist = traffic->cyclists,
