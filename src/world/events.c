@@ -554,8 +554,8 @@ static void steer_oncoming(dj__world *w, int n) {
   double closing = w->ego.vx + (double)a->speed[i];
   double gap = hypot(a->x[i] - a->x[0], a->y[i] - a->y[0]) - 5;
   const int j = m->leader; /* somebody else than the ego in the ego's lane */
-  bool other = j > 0 && m->leader_gap < 6 + 2 * a->speed[i] && dj__is_rider(a, j) &&
-               dj__is_motor(a->kind[j]) && cosf(a->yaw[j] - a->yaw[i]) < 0;
+  bool other = j > 0 && m->leader_gap < 6 + 2 * (a->speed[i] + a->speed[j]) &&
+               cosf(a->yaw[j] - a->yaw[i]) < 0;
   bool back = gap < 3.8 * closing || m->role_time > 4 || l->opposite < 0 || other ||
               dj__plain_ahead(w, a->lane[i], (double)a->s[i], false) < 8 + 3 * (double)a->speed[i];
   float apart = dj__width_at(w->map, a->lane[i], (double)a->s[i]);
@@ -665,6 +665,8 @@ static bool seldom(int kind) {
  * would otherwise be most of what happens. What is tried first is not the next thing again. */
 static bool too_soon(const dj__world *w, int kind) {
   if (!stands(kind) && !seldom(kind)) return false;
+  for (int n = 0; n < w->n_event && stands(kind); n++) /* who has swung out needs the way back */
+    if (w->event[n].kind == DJ__EVENT_ONCOMING && !w->event[n].end) return true;
   for (int n = w->n_event - 1; n >= 0; n--) {
     const dj__event *e = &w->event[n];
     if (stands(kind) ? !stands((int)e->kind) : (int)e->kind != kind) continue;

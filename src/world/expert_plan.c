@@ -405,13 +405,14 @@ static void price(const dj__expert *e, dj__plan *p, double most) {
   double half = 0.5 * e->model->width, to = p->way.to, scale = e->scale;
   double over_left = to + half - g.same_left, over_right = -to + half - g.same_right;
   double own = fmax(to + half - g.own_left, -to + half - g.own_right);
-  p->cost = most - p->progress + (0.8 * fabs(to) + 0.7 * fabs(to - e->way.to)) / scale;
+  p->cost += most - p->progress + (0.8 * fabs(to) + 0.7 * fabs(to - e->way.to)) / scale;
   double shy = e->waited > 5 ? 0.4 : 1; /* of what is not its lane */
   if (own > 0.2 * scale) p->cost += 2 * shy;
   if (over_left > 0.2 * scale) p->cost += p->opposed ? 45 : 5 * shy;
   if (over_right > 0.2 * scale) p->cost += 3;
-  double late = DJ__AHEAD * DJ__AHEAD_DT - p->hit; /* in its lane, much can change until then */
-  if (p->hit < 1e3) p->cost += p->hit > 4 && own <= 0.2 * scale ? 5 + 5 * late : 60 + 60 * late;
+  double late = DJ__AHEAD * DJ__AHEAD_DT - p->hit;
+  bool same = fmax(over_left, over_right) <= 0.2 * scale; /* much can change until then there */
+  if (p->hit < 1e3) p->cost += p->hit > 4 && same ? 5 + 5 * late : 60 + 60 * late;
   p->cost += 4 * fmax(0, -p->lowest - 3.5);
   if (to == 0 && p->blocker >= 0 && e->seen[p->blocker].passable) { /* would stand athwart */
     double room = (double)e->seen[p->blocker].at[0].lo - 6 * scale - e->model->front;
@@ -424,6 +425,16 @@ typedef struct plans {
   int n;
   double lo, hi, d, slope;
 } plans;
+
+/* Swings out further than the road is wide before it comes to where it leads. */
+static bool leaves_road(const plans *all, const dj__swerve *w) {
+  enum { SAMPLES = 8 };
+  for (int i = 1; i < SAMPLES; i++) {
+    double d = dj__swerve_at(w, w->s0 + w->length * i / SAMPLES, NULL, NULL);
+    if (d < fmin(all->lo, all->d) - 0.1 || d > fmax(all->hi, all->d) + 0.1) return true;
+  }
+  return false;
+}
 
 /* Rolls out the way to offset `to`, unless there is one like it already. */
 static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double quick, double back) {
@@ -442,6 +453,7 @@ static dj__plan *try_offset(const dj__expert *e, plans *all, double to, double q
                     fmax(tightest(e, to - all->d), quick * change_length(e, to - all->d)),
                     e->model);
   roll_forward(e, p);
+  p->cost = leaves_road(all, &p->way) ? 60 : 0;
   return p;
 }
 
@@ -482,7 +494,7 @@ void dj__expert_plan(dj__expert *e, dj__plan *best) {
     const dj__plan *p = k ? keep : home;
     if (!p || p->blocker < 0) continue;
     const dj__seen *o = &e->seen[p->blocker];
-    if (o->passable && (!junction || p->hit < 4)) {
+    if (o->passable && (!junction || p->hit < 4 || e->waited > 3)) {
       double left, right;
       double back = sides_of(e, p->blocker, &left, &right) + 0.5 * e->model->length + 2 * e->scale;
       static const double quick[] = {1, 0.6, 0.38};

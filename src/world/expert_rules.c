@@ -102,8 +102,9 @@ static void heed_lights(dj__expert *e, const dj__world *w) {
 /* ---- right of way ---- */
 typedef struct arrival { /* of somebody at a conflict, s from now */
   double in, out, speed;
-  double past; /* m that its rear has gone beyond the start of what is shared */
-  bool inside;
+  double way;                 /* m from its front to the start of what is shared */
+  double past;                /* ... that its rear has gone beyond that */
+  bool inside, holds, stands; /* stands: waits there, without the right to pass */
 } arrival;
 
 /* Does agent i come to the conflict's other lane? */
@@ -121,11 +122,17 @@ static bool arrives(const dj__expert *e, const dj__world *w, int i, const dj__co
     if (lane == c->lane) {
       double in = way + c->other_from - half, past = way + c->other_to + half;
       if (past < 0) return false;
-      double top = fmax(v, 0.9 * map->lane[lane].speed_limit);
+      double top = fmax(v, 0.9 * map->lane[lane].speed_limit), gains = e->waited > 12 ? 0.5 : 1.2;
+      bool holds = dj__holds(m, c->lane);
       *out = (arrival){
-          (double)dj__travel_time((float)fmax(in, 0), (float)v, 1.2f, (float)top),
-          (double)dj__travel_time((float)past, (float)v, v < 2 ? 1.0f : 0.3f, (float)fmax(v, 6)), v,
-          -in - 2 * half, in <= 0};
+          (double)dj__travel_time((float)fmax(in, 0), (float)v, (float)gains, (float)top),
+          (double)dj__travel_time((float)past, (float)v, v < 2 ? 1.0f : 0.3f, (float)fmax(v, 6)),
+          v,
+          in,
+          -in - 2 * half,
+          in <= 0,
+          holds,
+          in > 0 && v < 0.3 && (m->still > 6 || !holds)};
       return true;
     }
     /* waits at a red light, or lets the ego go first */
@@ -143,6 +150,19 @@ static bool arrives(const dj__expert *e, const dj__world *w, int i, const dj__co
   return false;
 }
 
+/* m to the nearest one who stands and waits there: those behind it cannot come. */
+static double queue_at(const dj__expert *e, const dj__world *w, const dj__conflict *c) {
+  double least = HUGE_VAL;
+  for (int k = 0; k < e->n_seen; k++) {
+    const dj__seen *o = &e->seen[k];
+    arrival a;
+    if (o->person || o->behind || !arrives(e, w, o->agent, c, &a) || !a.stands) continue;
+    const dj__mind *m = &w->traffic->mind[o->agent];
+    if (e->waited > (m->stop_reason == DJ__REASON_YIELD ? 4 : 7)) least = fmin(least, a.way);
+  }
+  return least;
+}
+
 /* Whether the ego has to wait for somebody at this conflict. */
 static bool must_wait(const dj__expert *e, const dj__world *w, const dj__guide_meet *meet) {
   const dj__conflict *c = &e->map->conflict[meet->conflict];
@@ -152,24 +172,30 @@ static bool must_wait(const dj__expert *e, const dj__world *w, const dj__guide_m
              time_for(e, (c->merge ? fmin(meet->to, meet->from + e->model->length + 4) : meet->to) -
                              (e->mid - half)); /* where both go on, well in it is enough */
   double patience = e->waited > 12 ? 0.4 : e->waited > 6 ? 0.8 : 1.2;
+  double queue = queue_at(e, w, c), mine = meet->from - (e->mid + half);
   for (int k = 0; k < e->n_seen; k++) {
     const dj__seen *o = &e->seen[k];
     arrival a;
     if (o->person || o->behind || !arrives(e, w, o->agent, c, &a)) continue;
     const dj__mind *m = &w->traffic->mind[o->agent];
-    if (a.inside && c->merge && a.past > 1.5 && a.speed > 1.5) continue; /* is followed */
+    double gone = a.past + a.speed * fmin(in, 1.2); /* when the ego comes to what is shared */
+    if (c->merge && gone > 1.5 && a.speed > 1.5) continue; /* is followed */
     if (a.inside) {
       if (a.speed < 0.1 && e->waited > 8) continue; /* waits for the ego */
       if (a.out + 0.2 > in || a.speed < 0.5) return true;
       continue;
     }
-    bool waits = a.speed < 0.3 && (m->still > 6 || !dj__holds(m, c->lane)); /* for whomever */
-    if (waits && e->waited > (m->stop_reason == DJ__REASON_YIELD ? 4 : 7)) continue;
-    if (!c->yield && !(dj__holds(m, c->lane) || m->role == DJ__ROLE_RUN_RED)) continue;
+    if (a.way >= queue) continue;
+    /* by turns in a jam: the nearer one, if the other one can let it in */
+    bool turn = w->traffic->net->zip[meet->conflict] && a.speed < (double)DJ__JAM && !a.holds &&
+                a.way > mine + 2;
+    if (turn && a.speed * a.speed < 2 * 2.5 * fmax(a.way - mine - 2, 0)) continue;
+    if (!c->yield && !(a.holds || m->role == DJ__ROLE_RUN_RED)) continue;
     double after = patience;
     if (c->merge) { /* it has room to slow down */
       double faster = fmax(0, a.speed - e->v - GO_ACCEL * out);
-      after = 0.5 * patience + (2 + 0.5 * faster + faster * faster / 3.6) / fmax(a.speed, 2);
+      double slows = e->waited > 12 ? 5 : 3.6; /* twice its deceleration */
+      after = 0.5 * patience + (2 + 0.5 * faster + faster * faster / slows) / fmax(a.speed, 2);
     }
     if (out + after > a.in && in < a.out + 0.3) return true;
   }
@@ -283,6 +309,9 @@ static void heed_changes(dj__expert *e) {
   bool moved = false;
   for (int k = 0; k < g->n_change; k++) {
     dj__guide_change *c = &g->change[k];
+    /* begun, but somebody keeps it in the lane that it has to leave */
+    if (c->begun && c->s1 > front && fmax(e->d * c->side, e->way.to * c->side) < -1.5 * e->scale)
+      dj__expert_stop_at(e, c->s1, 1.5 * e->scale);
     if (c->begun || e->mid > c->s1 || c->s0 > front + horizon(e)) continue;
     double due = c->start - e->s, shortest = 14 * e->scale;
     if (due > fmax(1.5, 0.6 * e->v) * e->scale + 1) {

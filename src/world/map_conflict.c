@@ -172,11 +172,11 @@ dj_status dj__map_find_outlines(dj__build *b) {
     for (int i = 0; i < n; i++) points += m->lane[list[i]].n_point;
     int stride = 1 + (int)(points * 2 * m->junction[j].n_outline / MAX_WORK);
     bool straight = !m->junction[j].roundabout;
-    for (int i = 0; ok && i < n; i++) {
-      widen(m, &m->junction[j], &m->lane[list[i]], stride);
+    for (int i = 0; i < n; i++)
       straight &= m->lane[list[i]].turn == DJ__TURN_STRAIGHT && same_way(m, list[0], list[i]);
-    }
     if (straight) m->junction[j].n_outline = 0; /* lanes side by side: nothing lies between them */
+    for (int i = 0; ok && i < n && !straight; i++)
+      widen(m, &m->junction[j], &m->lane[list[i]], stride);
   }
   free(o.start);
   free(o.list);
@@ -265,14 +265,12 @@ static bool waits(const dj__map *m, int a, int b) {
 static bool shared_stretch(const dj__map *m, const dj__lane *la, const dj__lane *lb, int stride,
                            dj__conflict *c) {
   const dj__lane_point *p = m->point + la->point0, *q = m->point + lb->point0;
-  double reach =
-      NEAR * 0.5 *
-      (fmax(p[0].width, p[la->n_point - 1].width) + fmax(q[0].width, q[lb->n_point - 1].width));
   *c = (dj__conflict){.from = INFINITY, .to = -1, .other_from = INFINITY, .other_to = -1};
   for (int i = 0; i < la->n_point; i += stride)
     for (int k = 0; k < lb->n_point; k += stride) {
       double dx = p[i].x - q[k].x, dy = p[i].y - q[k].y;
-      if (dx * dx + dy * dy > reach * reach) continue;
+      double near = NEAR * 0.5 * (double)(p[i].width + q[k].width);
+      if (dx * dx + dy * dy > near * near) continue;
       c->from = fmin(c->from, p[i].s);
       c->to = fmax(c->to, p[i].s);
       c->other_from = fmin(c->other_from, q[k].s);

@@ -171,9 +171,11 @@ bool dj__spot_free(const dj__traffic *t, int i, int lane, double s, double speed
                   (still ? 0.5 * (double)a->length[i] + scale : own + v * v / 5 + v);
     if (still && a->lane[j] != lane && d2 > 9) continue;
     bool same = a->lane[j] == lane || leads_to(t->map, a->lane[j], lane);
-    if (!same && !still)
+    const bool swung = t->mind[j].role == DJ__ROLE_ONCOMING; /* needs its way back */
+    if (!same && !still && !swung)
       room =
           fmin(room, 0.5 * (double)a->length[j] + 0.5 * (double)a->length[i] + 8 * scale + v * 0.7);
+    if (swung) room += 4 * (speed + v);
     if (d2 < room * room) return false;
   }
   return true;

@@ -13,6 +13,7 @@
 #include "world/traffic.h"
 
 #define SWING_M 4.5f /* m more than usual behind what stands: room to swing out */
+#define MEET_M  6.0f /* ... before who comes towards it in its lane: room to swing back */
 
 /* ---- lists ---- */
 static void touch(dj__traffic *t, int lane) {
@@ -279,7 +280,10 @@ static float follow(dj__traffic *t, int i, float reach, float until) {
   bool stands = a->flags[who] & (DJ__AGENT_PARKED | DJ__AGENT_STATIC);
   bool bike = !dj__is_motor(a->kind[i]), stays = fabsf(m->t_goal - a->t[i]) < 0.3f * m->scale;
   bool waits = stands && (bike ? t->map->lane[a->lane[i]].left >= 0 : stays);
-  return dj__idm_follow(m, a->speed[i], gap, speed, m->gap + (waits ? SWING_M * m->scale : 0));
+  bool meets = !stands && stays && fabsf(a->t[i] - m->t_rest) < 0.4f * m->scale &&
+               cosf(a->yaw[who] - a->yaw[i]) < -0.5f;
+  float more = (waits ? SWING_M : meets ? MEET_M : 0) * m->scale;
+  return dj__idm_follow(m, a->speed[i], gap, speed, m->gap + more);
 }
 
 /* The last lane of the path has no other after it. */
@@ -317,7 +321,7 @@ static void decide(dj__traffic *t, int i) {
 void dj__traffic_decide(dj__traffic *t) {
   for (int i = t->n_external; i < t->agents.n; i++)
     if (dj__is_rider(&t->agents, i) && !t->mind[i].given) {
-      decide(t, i);
+      if (!dj__back_decide(t, i)) decide(t, i);
       dj__lanes_decide(t, i);
     }
 }
@@ -342,8 +346,9 @@ void dj__agent_pose(dj__traffic *t, int i) {
     dj__lane_xy(map, lane, s - d, lateral, &xr, &yr);
   const dj__lane_point *p = dj__lane_at(map, lane, s, &f);
   float yaw = (float)atan2(yf - yr, xf - xr), before = a->yaw[i];
-  float drift = atanf(m->t_rate / fmaxf(a->speed[i], 0.1f));
-  drift *= fminf(a->speed[i] / (2 * m->scale), 1); /* no turning on the spot */
+  float v = fabsf(a->speed[i]), drift = atanf(m->t_rate / fmaxf(v, 0.1f));
+  drift *= fminf(v / (2 * m->scale), 1); /* no turning on the spot */
+  if (a->speed[i] < 0) drift = -drift;
   a->x[i] = 0.5 * (xf + xr);
   a->y[i] = 0.5 * (yf + yr);
   a->z[i] = (float)(p[0].z + f * (p[1].z - p[0].z));
@@ -363,6 +368,7 @@ static void light_lamps(dj__traffic *t, int i) {
   int lamps = m->blinks;
   if (a->accel[i] < -0.6f || (a->speed[i] < 0.1f && m->stop_reason)) lamps |= DJ__LAMP_BRAKE;
   if (m->want) lamps = (lamps & DJ__LAMP_BRAKE) | (m->want > 0 ? DJ__LAMP_LEFT : DJ__LAMP_RIGHT);
+  if (a->speed[i] < -0.05f) lamps |= DJ__LAMP_REVERSE;
   lamps |= a->lamps[i] & DJ__LAMP_HEAD;
   a->lamps[i] = (uint8_t)lamps;
 }
@@ -385,11 +391,11 @@ static void move(dj__traffic *t, int i) {
   dj__mind *m = &t->mind[i];
   const float dt = (float)DJ__WORLD_DT;
   float v = a->speed[i], acc = t->plan[i], v1 = v + acc * dt;
-  if (v1 < 0) v1 = 0, acc = -v / dt;
+  if (v1 < 0 && m->back <= 0) v1 = v < 0 ? fminf(v + 2 * dt, 0) : 0, acc = (v1 - v) / dt;
   a->s[i] += 0.5f * (v + v1) * dt;
   a->speed[i] = v1;
   a->accel[i] = acc;
-  m->still = v1 < 0.1f ? m->still + dt : 0;
+  m->still = fabsf(v1) < 0.1f ? m->still + dt : 0;
   m->push = m->push > 0 ? m->push - dt : 0;
   if (m->bumped > 8) m->push = 4, m->bumped = 0;
   pass_on(t, i);
@@ -405,6 +411,11 @@ void dj__traffic_move(dj__traffic *t) {
 }
 
 /* ---- those that others move ---- */
+static void stand(dj__traffic *t, int i) {
+  dj__mind *m = &t->mind[i];
+  m->still = fabsf(t->agents.speed[i]) < 0.1f ? m->still + (float)DJ__WORLD_DT : 0;
+}
+
 /* Fits the lane that the box's middle lies on, first among `prefer`, and the path from there on
  * along `prefer` as far as it goes. */
 void dj__external_lane(dj__traffic *t, int i, const int *prefer, int n) {
@@ -426,6 +437,7 @@ void dj__external_lane(dj__traffic *t, int i, const int *prefer, int n) {
   int before = a->lane[i];
   a->lane[i] = lane;
   m->n_path = 0;
+  stand(t, i);
   if (lane < 0) return;
   if (before >= 0 && before != lane) m->behind = before;
   if (m->behind >= 0) { /* only if it leads here */
@@ -456,6 +468,7 @@ void dj__external_track(dj__traffic *t, int i) {
     dj__external_lane(t, i, NULL, 0);
     return;
   }
+  stand(t, i);
   const dj__lane *l = &map->lane[m->path[0]];
   double s, lateral, best = 1e9, best_s = 0, best_t = 0;
   int near[4] = {m->path[0], m->n_path > 1 ? m->path[1] : -1, l->left, l->right}, at = -1;

@@ -19,6 +19,7 @@
 #include "world/world.h"
 
 enum { DJ__PATH = 8, DJ__HOLD = 6 };
+#define DJ__JAM 6.0f /* m/s: slower ones let others in by turns where lanes become one */
 
 /* Streams of random numbers. */
 enum {
@@ -113,6 +114,8 @@ typedef struct dj__mind {
   float leader_gap, v_free; /* m, m/s */
   int blinks;               /* lamps of turns ahead */
   float bumped, push;       /* s that it goes on although others are close */
+  float back;               /* m that it still backs up */
+  int back_out;             /* ... since it is out of its lane, 0 or 1 */
   int stop_reason;          /* dj__reason of what holds it back */
   /* events */
   int role, event; /* dj__role; index of its event, or -1 */
@@ -224,6 +227,10 @@ float dj__travel_time(float dist, float v, float accel, float v_max);
 void dj__lanes_decide(dj__traffic *t, int i);
 void dj__lateral_move(dj__traffic *t, int i);
 bool dj__must_leave(const dj__traffic *t, int i); /* its lane ends, or is closed ahead */
+
+/* traffic_back.c: whoever meets somebody head on backs up. Decides for i, and returns whether it is
+ * backing up. */
+bool dj__back_decide(dj__traffic *t, int i);
 
 /* traffic_merge.c: who lets whom in */
 float dj__merge_decide(dj__traffic *t, int i); /* the acceleration that this allows */

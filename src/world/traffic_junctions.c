@@ -6,7 +6,10 @@
  *     2020); stop signs: only after having stood;
  *   - gap acceptance against those with right of way: they must come at least GAP s after one has
  *     left what is shared (with the time of the manoeuvre itself this gives critical gaps of 4 to 7
- *     s, as in the Highway Capacity Manual, 6th ed., exhibit 20-11);
+ *     s, as in the Highway Capacity Manual, 6th ed., exhibit 20-11), less the longer one has waited
+ *     (Polus, Shmueli Lazar, Livneh, "Critical gap as a function of waiting time in determining
+ *     roundabout capacity", Journal of Transportation Engineering 129, 2003), until those who can
+ *     still stop with ease let one in;
  *   - where lanes side by side become one, who is on the lane that ends gives way to those on the
  *     one that goes on; in a jam, when these are slow, they go by turns: who is nearer goes first;
  *   - nobody who has the right already may still be going to use it;
@@ -20,8 +23,11 @@
 
 #include "world/traffic.h"
 
-#define GAP 1.0f /* s */
-#define JAM 6.0f /* m/s: slower ones let others in by turns */
+#define GAP     1.0f  /* s */
+#define PATIENT 6.0f  /* s of waiting that change nothing */
+#define LET_IN  25.0f /* s after which one is let in */
+#define STANDS  15.0f /* s after which one whom others move is let in */
+#define LETS    6.0f  /* s for which one waits for it */
 
 dj__light dj__traffic_light(const dj__traffic *t, int stop) {
   return t->map->stop[stop].control == DJ__CONTROL_LIGHTS ? dj__map_light(t->map, stop, t->time)
@@ -120,12 +126,25 @@ static bool held_by_light(const dj__traffic *t, int agent, int lane) {
   return false;
 }
 
+/* It stands in a queue, and will not set off before those ahead of it. */
+static bool queues(const dj__traffic *t, int i) {
+  const dj__mind *m = &t->mind[i];
+  return m->stop_reason == DJ__REASON_LEADER && m->leader >= 0 &&
+         fabsf(t->agents.speed[m->leader]) < 0.3f;
+}
+
 /* ---- asking for the right to pass ---- */
 typedef struct asking {
   int i, k;      /* agent, place in its path */
   double base;   /* m from its middle to the lane's start */
   float v, half; /* own */
 } asking;
+
+/* Somebody whom others move has waited long: one in two lets it in, for a moment. */
+static bool lets_in(const dj__mind *m, const dj__mind *u, const other *o) {
+  return u->still > STANDS && o->in > 0 && o->in < 12 * u->scale && m->polite > 0.25f &&
+         m->wait < LETS;
+}
 
 static bool conflict_free(const dj__traffic *t, const asking *q, const dj__conflict *c) {
   const dj__mind *m = &t->mind[q->i];
@@ -135,9 +154,8 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
   float past = c->merge ? fminf(out, in + fminf(2 * q->half, 6) + 4 * m->scale) : out;
   float late = dj__travel_time(past, q->v, 0.7f * m->accel, fmaxf(0.9f * m->v_free, 1));
   float my_end = (float)(q->base + t->map->lane[m->path[q->k]].length);
-  /* who has waited long takes smaller gaps (Polus et al., Transportation Research F 8, 2005) */
   const bool zip = t->net->zip[c - t->map->conflict];
-  float spare = GAP - 1.8f * dj__clampf((m->wait - 8) / 40, 0, 1);
+  float spare = GAP - 1.8f * dj__clampf((m->wait - PATIENT) / (LET_IN - PATIENT), 0, 1);
   for (int k = t->intent_head[c->lane]; k >= 0; k = t->intent[k].next) {
     if (t->intent[k].agent == q->i) continue;
     other o = see_other(t, &t->intent[k], c);
@@ -149,13 +167,17 @@ static bool conflict_free(const dj__traffic *t, const asking *q, const dj__confl
       return false;
     }
     if (m->role == DJ__ROLE_RUN_RED && dj__is_external(t, o.agent)) continue;
-    const bool turns = zip && (c->yield ? o.v : q->v) < JAM * m->scale;
-    bool first = turns ? o.in < in || (o.in <= in && o.agent < q->i) : c->yield;
-    if (!first || held_by_light(t, o.agent, c->lane)) continue;
     const dj__mind *u = &t->mind[o.agent];
-    if (!dj__is_external(t, o.agent) && o.v < 0.3f && u->still > 3 && m->wait > 3) continue;
+    const bool turns = zip && (c->yield ? o.v : q->v) < DJ__JAM * m->scale;
+    bool first = turns ? o.in < in || (o.in <= in && o.agent < q->i) : c->yield;
+    if (!first && dj__is_external(t, o.agent)) first = lets_in(m, u, &o);
+    if (!first || held_by_light(t, o.agent, c->lane)) continue;
+    if (!dj__is_external(t, o.agent) && o.v < 0.3f && m->wait > 3 &&
+        (u->still > 3 || queues(t, o.agent)))
+      continue;
     if (dj__is_external(t, o.agent) && o.v < 0.1f && m->wait > 6) continue;
     if (late + spare < o.soon) continue;
+    if (m->wait > LET_IN && o.in > 0 && !dj__is_external(t, o.agent)) continue;
     return false;
   }
   return true;

@@ -302,11 +302,11 @@ static void place(dj__traffic *t, int i) {
   dj__agents *a = &t->agents;
   dj__mind *m = &t->mind[i];
   const dj__lane *l = &t->map->lane[a->lane[i]];
-  float goal = rest_place(t, i), side = 0.5f * a->width[i], v = a->speed[i];
+  float goal = rest_place(t, i), side = 0.5f * a->width[i], v = fmaxf(a->speed[i], 0);
   float far = a->s[i] + fmaxf(20 * m->scale, 4 * v);
   float half_lane = 0.5f * dj__width_at(t->map, a->lane[i], (double)a->s[i]);
   float junction = junction_ahead(t, i);
-  if (l->junction < 0 && m->want_time >= 0)
+  if (l->junction < 0 && m->want_time >= 0 && m->back <= 0)
     for (int k = t->lane_head[a->lane[i]]; k >= 0; k = t->entry[k].next) {
       const dj__entry *e = &t->entry[k];
       const uint8_t still = DJ__AGENT_STATIC | DJ__AGENT_PARKED;
@@ -358,12 +358,12 @@ void dj__lateral_move(dj__traffic *t, int i) {
   dj__agents *a = &t->agents;
   dj__mind *m = &t->mind[i];
   const float dt = (float)DJ__WORLD_DT;
-  float most = fminf(1.3f * m->scale, 0.35f * a->speed[i]);
+  float v = fabsf(a->speed[i]), most = fminf(1.3f * m->scale, 0.35f * v);
   if (a->kind[i] == DJ__CYCLIST) most = fmaxf(most, 0.4f); /* shuffles */
   float rate = dj__clampf(0.9f * (m->t_goal - a->t[i]), -most, most);
   float step = 1.6f * dt * m->scale;
   m->t_rate += dj__clampf(rate - m->t_rate, -step, step);
-  if (a->speed[i] < 0.05f && a->kind[i] != DJ__CYCLIST) m->t_rate = 0;
+  if (v < 0.05f && a->kind[i] != DJ__CYCLIST) m->t_rate = 0;
   a->t[i] += m->t_rate * dt;
   if (m->want_time < 0 && fabsf(a->t[i] - m->t_goal) < 0.4f * m->scale) {
     m->want = 0;
