@@ -64,11 +64,11 @@ void dj__packed_written(dj__packed *p, const dj__node *n, int at) {
 }
 
 /* What is not written as a whole keeps its memory, which was zero in the beginning. */
-void dj__packed_lasting(const dj__packed *p, dj__lasting *lasting) {
+void dj__packed_lasting(const dj__packed *p, bool always, dj__lasting *lasting) {
   for (int i = 0; i < p->n; i++) {
     const dj__kept *k = &p->kept[i];
     const dj__layout *l = k->copy.layout;
-    const int at = l->whole ? p->written[k->variable] : -1;
+    const int at = l->whole && !always ? p->written[k->variable] : -1;
     lasting[i] =
         (dj__lasting){.bytes = dj__layout_bytes(l), .made = at < 0 ? 0 : at, .read = k->read};
   }

@@ -43,8 +43,8 @@ bool dj__packed_may(const dj__packed *p, const dj__node *n, const dj_shape *s);
 const dj__copy *dj__packed_want(dj__packed *p, dj_val variable, const dj__layout *l, int at);
 /* Optimiser n writes the copies of what it updates, at this step. */
 void dj__packed_written(dj__packed *p, const dj__node *n, int at);
-/* How long each of the n copies is in use. */
-void dj__packed_lasting(const dj__packed *p, dj__lasting *lasting);
+/* How long each of the n copies is in use; or always. */
+void dj__packed_lasting(const dj__packed *p, bool always, dj__lasting *lasting);
 /* data (n_values): where variables are. */
 void dj__packed_bind(dj__packed *p, void *const *data, const dj__lasting *lasting,
                      unsigned char *arena);

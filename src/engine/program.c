@@ -366,43 +366,50 @@ static dj_status prepare_best(const dj_graph *g, const dj_compile_options *o, pr
   return s;
 }
 
-/* Kernels, with copies of these weights, and the plan with room for them. */
+/* Kernels, with copies of these weights. */
 static dj_status make_kernels(dj_program *p, const dj_compile_options *o, dj__packing what,
-                              prepared *r, dj__plan *plan) {
+                              prepared *r) {
   DJ_TRY(dj__packed_begin(&p->packed, p->graph, p->backend, what));
   DJ_TRY(make_steps(p, r->order, r->n, r->frozen, o->seed));
+  free(r->lasting);
   r->lasting = calloc((size_t)p->packed.n + 1, sizeof *r->lasting);
-  if (!r->lasting) return dj_error(DJ_E_NOMEM, "compile: out of memory");
-  dj__packed_lasting(&p->packed, r->lasting);
-  return dj__pass_memory(p->graph, r->order, r->n, !(o->passes_off & DJ_PASS_MEMORY), r->frozen,
-                         r->lasting, p->packed.n, plan);
+  return r->lasting ? DJ_OK : dj_error(DJ_E_NOMEM, "compile: out of memory");
 }
 
-/* Matrices have copies as long as the program is not much larger for it: networks of large ones
- * need the memory more than the time. */
+/* The plan with room for copies, as long as they are in use or (always) in a place of their own;
+ * *more: bytes for them. */
+static dj_status plan_copies(dj_program *p, const dj_compile_options *o, bool always, prepared *r,
+                             size_t values, size_t *more) {
+  dj__packed_lasting(&p->packed, always, r->lasting);
+  dj__plan_free(&r->plan);
+  DJ_TRY(dj__pass_memory(p->graph, r->order, r->n, !(o->passes_off & DJ_PASS_MEMORY), r->frozen,
+                         r->lasting, p->packed.n, &r->plan));
+  *more = r->plan.arena > values ? r->plan.arena - values : 0;
+  return DJ_OK;
+}
+
+/* A few copies have places of their own, more of them share memory with values. Matrices have some
+ * as long as the program is not much larger for it: networks of large ones need the memory more
+ * than the time. */
 static dj_status make_best_kernels(dj_program *p, const dj_compile_options *o, prepared *r) {
   enum { FEW = 64 << 20, SHARE = 8 };
-  dj__plan plan = {0};
-  DJ_TRY(
-      make_kernels(p, o, o->passes_off & DJ_PASS_PACK ? DJ__PACK_NOTHING : DJ__PACK_ALL, r, &plan));
-  size_t all = r->plan.arena;
-  const size_t more = plan.arena > all ? plan.arena - all : 0;
+  const size_t values = r->plan.arena;
+  size_t all = values, more;
   for (int i = 0; i < p->graph->n_nodes; i++) {
     const dj__node *n = p->graph->nodes[i];
     if (n->op == DJ__OP_variable)
       all += (size_t)dj_shape_count(&p->graph->values[n->out[0]].shape) * sizeof(float);
   }
+  DJ_TRY(make_kernels(p, o, o->passes_off & DJ_PASS_PACK ? DJ__PACK_NOTHING : DJ__PACK_ALL, r));
+  DJ_TRY(plan_copies(p, o, true, r, values, &more));
+  if (more > FEW) DJ_TRY(plan_copies(p, o, false, r, values, &more));
   if (more > FEW && more > all / SHARE) {
     drop_steps(p);
     dj__packed_free(&p->packed);
-    dj__plan_free(&plan);
-    free(r->lasting);
-    r->lasting = NULL;
-    DJ_TRY(make_kernels(p, o, DJ__PACK_CONVOLUTIONS, r, &plan));
+    DJ_TRY(make_kernels(p, o, DJ__PACK_CONVOLUTIONS, r));
+    DJ_TRY(plan_copies(p, o, true, r, values, &more));
   }
   for (int i = 0; i < p->packed.n; i++) p->memory.packed += r->lasting[i].bytes;
-  dj__plan_free(&r->plan);
-  r->plan = plan;
   return DJ_OK;
 }
 
