@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "dojo/ops.h"
 #include "dojo/train.h"
+#include "engine/packed.h"
 #include "root_fixture.h"
 
 /* ---- the kernel ---- */
@@ -417,6 +418,31 @@ static void test_assigned_weights(void **state) {
   assert_memory_equal(out[0], out[1], sizeof out[0]);
 }
 
+/* Copies that share memory with values take less of it, matrices' copies among them. */
+static void test_copies_share_memory(void **state) {
+  (void)state;
+  dj_compile_options c = {.precision = DJ_PRECISION_BF16, .threads = 2};
+  dj_memory_report m[2];
+  const size_t few = dj__few_copies;
+  for (int i = 0; i < 2; i++) {
+    dj__few_copies = i ? 0 : 64 << 20;
+    dj_vars *vars = dj_vars_create(3);
+    dj_program *p = program(TRAIN, &adamw, &c, vars);
+    dj_program_memory(p, &m[i]);
+    dj_program_destroy(p);
+    dj_vars_destroy(vars);
+  }
+  dj__few_copies = few;
+  assert_int_equal(m[1].packed, m[0].packed);
+  assert_true(m[1].arena < m[0].arena);
+}
+
+static int sharing(void **state) {
+  (void)state;
+  dj__worth_threads = 1; // small updates are shared out, too
+  dj__few_copies = 0;    // as in large networks
+  return 0;
+}
 static int share_all(void **state) {
   (void)state;
   dj__worth_threads = 1; // small updates are shared out, too
@@ -433,6 +459,8 @@ int main(void) {
       cmocka_unit_test(test_accumulation),
       cmocka_unit_test(test_steps_out_of_turn),
       cmocka_unit_test(test_assigned_weights),
+      cmocka_unit_test(test_copies_share_memory),
   };
-  return cmocka_run_group_tests(tests, share_all, NULL);
+  int failed = cmocka_run_group_tests_name("copies apart", tests, share_all, NULL);
+  return failed + cmocka_run_group_tests_name("copies that share memory", tests, sharing, NULL);
 }

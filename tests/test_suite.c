@@ -33,19 +33,21 @@ static void refuse(const char *text, dj_status want, const char *part) {
   assert_null(s.cases);
 }
 
-static const char SMALL[] = "name: small\n"
-                            "seconds: 20\n"
-                            "routes: 2\n"
-                            "weather: [clear, rain, night]\n"
-                            "vehicles: [car, van]\n"
-                            "traffic:\n"
-                            "  - {name: a, vehicles: 1, unruly: 0.5}\n"
-                            "  - {name: b, vehicles: 2, cyclists: 3, pedestrians: 4, parked: 5}\n"
-                            "towns:\n"
-                            "  - {style: grid, seeds: [3, 10..12], size: 700}\n"
-                            "  - {style: rural, seeds: [3], routes: 1, length: 900, hills: 0.5,\n"
-                            "     weather: [fog], vehicles: [lorry], traffic: [b], rig: ring6}\n"
-                            "recovery: {offset: 3, red-light: 5}\n";
+static const char SMALL[] =
+    "name: small\n"
+    "seconds: 20\n"
+    "slowest: 0.3\n"
+    "routes: 2\n"
+    "weather: [clear, rain, night]\n"
+    "vehicles: [car, van]\n"
+    "traffic:\n"
+    "  - {name: a, vehicles: 1, unruly: 0.5}\n"
+    "  - {name: b, vehicles: 2, cyclists: 3, pedestrians: 4, parked: 5}\n"
+    "towns:\n"
+    "  - {style: grid, seeds: [3, 10..12], size: 700}\n"
+    "  - {style: rural, seeds: [3], routes: 1, length: 900, hills: 0.5, slowest: 0,\n"
+    "     weather: [fog], vehicles: [lorry], traffic: [b], rig: ring6}\n"
+    "recovery: {offset: 3, red-light: 5}\n";
 
 static void expands(void **state) {
   (void)state;
@@ -58,6 +60,7 @@ static void expands(void **state) {
   assert_int_equal(c->town.style, DJ__TOWN_GRID);
   assert_int_equal(c->town.seed, 3);
   assert_true(c->town.size == 700 && c->town.hills < 0 && c->seconds == 20 && c->length == 400);
+  assert_true(c->slowest == 0.3);
   assert_int_equal(c->n_vehicle, 1); // 6 + 6 / 3 is even
   assert_true(c->unruly == 0.5);
   assert_string_equal(c->rig, "mono");
@@ -84,7 +87,7 @@ static void expands(void **state) {
     assert_string_equal(c->vehicle, "lorry");
     assert_string_equal(c->rig, "ring6");
     assert_int_equal(c->n_vehicle, 2);
-    assert_true(c->length == 900 && c->town.hills == 0.5 && c->seconds == 20);
+    assert_true(c->length == 900 && c->town.hills == 0.5 && c->seconds == 20 && c->slowest == 0);
   }
   assert_int_equal(lights, 5);
   assert_int_equal(offsets, 3);
@@ -180,6 +183,7 @@ static void mistakes(void **state) {
          "called 'a'");
   refuse("traffic:\n  - {name: a, vehicles: 5000}\ntowns: [{style: grid, seeds: [1]}]\n",
          DJ_E_INVALID, "s.yaml:2: 'traffic[0].vehicles' is 5000, out of range: 0 to 2000");
+  refuse("slowest: 1.5\n", DJ_E_INVALID, "slowest");
   refuse("seconds: nan\n", DJ_E_INVALID, "s.yaml:1: 'seconds' should be a finite decimal number");
   refuse("towns: [{style: rural, seeds: [1]}]\nrecovery: {red-light: 1}\n", DJ_E_INVALID,
          "s.yaml:2: no town of the suite is fit for 'red-light' cases");

@@ -6,6 +6,8 @@
 
 #include "engine/attrs.h"
 
+size_t dj__few_copies = 64 << 20;
+
 static bool updates(const dj__node *n, int i) {
   return (n->op == DJ__OP_adamw || n->op == DJ__OP_sgd) && i >= DJ__UPDATE_FIRST &&
          (i - DJ__UPDATE_FIRST) % DJ__UPDATE_PER_VAR == 0;

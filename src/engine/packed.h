@@ -33,6 +33,9 @@ typedef struct dj__packed {
   uint64_t version;    /* of the variables that the copies are of; 0: of none */
 } dj__packed;
 
+/* Bytes of copies up to which each has a place of its own in the arena; only a test changes it. */
+extern size_t dj__few_copies;
+
 typedef enum dj__packing { DJ__PACK_NOTHING, DJ__PACK_CONVOLUTIONS, DJ__PACK_ALL } dj__packing;
 
 dj_status dj__packed_begin(dj__packed *p, const dj_graph *g, const dj__backend *b,

@@ -392,7 +392,7 @@ static dj_status plan_copies(dj_program *p, const dj_compile_options *o, bool al
  * as long as the program is not much larger for it: networks of large ones need the memory more
  * than the time. */
 static dj_status make_best_kernels(dj_program *p, const dj_compile_options *o, prepared *r) {
-  enum { FEW = 64 << 20, SHARE = 8 };
+  enum { SHARE = 8 };
   const size_t values = r->plan.arena;
   size_t all = values, more;
   for (int i = 0; i < p->graph->n_nodes; i++) {
@@ -402,8 +402,8 @@ static dj_status make_best_kernels(dj_program *p, const dj_compile_options *o, p
   }
   DJ_TRY(make_kernels(p, o, o->passes_off & DJ_PASS_PACK ? DJ__PACK_NOTHING : DJ__PACK_ALL, r));
   DJ_TRY(plan_copies(p, o, true, r, values, &more));
-  if (more > FEW) DJ_TRY(plan_copies(p, o, false, r, values, &more));
-  if (more > FEW && more > all / SHARE) {
+  if (more > dj__few_copies) DJ_TRY(plan_copies(p, o, false, r, values, &more));
+  if (more > dj__few_copies && more > all / SHARE) {
     drop_steps(p);
     dj__packed_free(&p->packed);
     DJ_TRY(make_kernels(p, o, DJ__PACK_CONVOLUTIONS, r));
