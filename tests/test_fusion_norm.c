@@ -17,6 +17,7 @@
 #include "dojo/train.h"
 #include "engine/backend.h"
 #include "engine/graph.h"
+#include "program_fixture.h"
 
 enum { BATCH = 3, SIDE = 10, CHANNELS = 20, STEPS = 3 };
 
@@ -69,16 +70,6 @@ static dj_program *network(uint32_t off, const char *backend, bool again, dj_pre
   OK(dj_program_compile(g, &o, *vars, &p));
   dj_graph_destroy(g);
   return p;
-}
-
-static int count(const dj_program *p, const char *op) {
-  int n = 0;
-  for (int i = 0; i < dj_program_n_nodes(p); i++) {
-    dj_node_report r;
-    dj_program_node(p, i, &r);
-    n += strcmp(r.op, op) == 0;
-  }
-  return n;
 }
 
 /* Losses and gradient norms of a few steps. */

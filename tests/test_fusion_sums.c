@@ -11,9 +11,9 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "base/rng.h"
 #include "dojo/ops.h"
 #include "dojo/train.h"
+#include "program_fixture.h"
 
 enum { BATCH = 3, SIDE = 22, CHANNELS = 20, ROWS = 5 };
 
@@ -29,21 +29,8 @@ static dj_val conv_relu(dj_graph *g, const char *weight, const char *bias, dj_va
   return dj_relu(g, dj_conv2d(g, x, w, b, &a));
 }
 
-static int count(const dj_program *p, const char *op) {
-  int n = 0;
-  for (int i = 0; i < dj_program_n_nodes(p); i++) {
-    dj_node_report r;
-    dj_program_node(p, i, &r);
-    n += strcmp(r.op, op) == 0;
-  }
-  return n;
-}
-
 static void run_noise(dj_program *p) {
-  dj_tensor *x = dj_program_input(p, "x");
-  dj__rng r = {.key = 9};
-  for (int64_t i = 0; i < dj_shape_count(&x->shape); i++)
-    ((float *)x->data)[i] = dj__rng_normal(&r);
+  fill_noise(p, 9);
   OK(dj_program_run(p, 0));
 }
 

@@ -17,6 +17,7 @@
 #include "dojo/ops.h"
 #include "dojo/train.h"
 #include "engine/packed.h"
+#include "program_fixture.h"
 #include "root_fixture.h"
 
 /* ---- the kernel ---- */
@@ -146,13 +147,6 @@ static dj_val network(dj_graph *g) {
   return loss;
 }
 
-static void fill(dj_program *p, uint64_t key) {
-  dj_tensor *x = dj_program_input(p, "x");
-  dj__rng r = {.key = key};
-  for (int64_t i = 0; i < dj_shape_count(&x->shape); i++)
-    ((float *)x->data)[i] = dj__rng_normal(&r);
-}
-
 typedef enum kind { TRAIN, EVAL, ACCUMULATE } kind;
 static dj_program *program(kind k, const dj_optimizer *o, const dj_compile_options *c,
                            dj_vars *vars) {
@@ -167,7 +161,7 @@ static dj_program *program(kind k, const dj_optimizer *o, const dj_compile_optio
 }
 
 static float run(dj_program *p, const dj_optimizer *o, uint64_t step) {
-  fill(p, step);
+  fill_noise(p, step);
   if (o) OK(dj_optimizer_fill(p, o, step, 0.002));
   OK(dj_program_run(p, step));
   return *(const float *)dj_program_output(p, "out")->data;
@@ -370,13 +364,13 @@ static void test_steps_out_of_turn(void **state) {
   twins t = twins_of(vars, false);
   run(p, &adamw, 0);
   const float before = assert_fresh(&t);
-  fill(p, 1);
+  fill_noise(p, 1);
   ((float *)dj_program_input(p, "x")->data)[0] = INFINITY;
   OK(dj_optimizer_fill(p, &adamw, 1, 0.002));
   OK(dj_program_run(p, 1));
   assert_true(assert_fresh(&t) == before);
   scale(vars, "twice", -2);
-  fill(p, 2);
+  fill_noise(p, 2);
   OK(dj_program_find_nonfinite(p, 2));
   assert_true(*(const float *)dj_program_output(p, "out")->data == run(t.plain, NULL, 2));
   assert_fresh(&t);

@@ -27,6 +27,12 @@ static dj__world *small_world(dj__map **m) {
   return w;
 }
 
+static void end(dj__event_watch *s, dj__world *w, dj__map *m) {
+  dj__event_watch_destroy(s);
+  dj__world_destroy(w);
+  dj__map_destroy(m);
+}
+
 /* Agent i is put `dx` m beside j, and goes at `v` as j does at 2 m/s. */
 static void put(dj__world *w, int i, int j, double dx, float v) {
   dj__agents *a = &w->agents;
@@ -74,9 +80,7 @@ static void contacts_are_counted_once(void **state) {
   touch(s, w, 4, 0, 4);
   assert_int_equal(t.ego_contacts, 1);
   assert_int_equal(t.contacts[DJ__TOUCHED_VEHICLE], 2);
-  dj__event_watch_destroy(s);
-  dj__world_destroy(w);
-  dj__map_destroy(m);
+  end(s, w, m);
 }
 
 static void events_lead_to_contacts(void **state) {
@@ -109,9 +113,7 @@ static void events_lead_to_contacts(void **state) {
   assert_int_equal(t.asked[DJ__EVENT_HARD_BRAKE], 1);
   assert_int_equal(t.staged[DJ__EVENT_HARD_BRAKE], 1);
   assert_int_equal(t.by_itself[DJ__EVENT_HARD_BRAKE], 1);
-  dj__event_watch_destroy(s);
-  dj__world_destroy(w);
-  dj__map_destroy(m);
+  end(s, w, m);
 }
 
 static void rates_are_sums_over_sums(void **state) {

@@ -70,15 +70,15 @@ static double peak_mib(void) {
   return getrusage(RUSAGE_SELF, &u) == 0 ? (double)u.ru_maxrss / 1024 : NAN;
 }
 
-/* Weights as they begin, and the batch: for peers that are to compute the same. */
 static const dj_st_dtype st_types[] = {
     [DJ_F32] = DJ_ST_F32, [DJ_BF16] = DJ_ST_BF16, [DJ_I32] = DJ_ST_I32, [DJ_U8] = DJ_ST_U8};
 
+/* Weights as they begin, and the batch: for peers that are to compute the same. */
 static dj_status save(bench *b, const char *path) {
   int n = 0, all = dj_vars_count(b->vars);
-  dj_st_tensor *t = calloc((size_t)all + N_INPUTS, sizeof *t);
+  dj_st_tensor *t = calloc((size_t)(all + N_INPUTS), sizeof *t);
   if (!t) return dj_error(DJ_E_NOMEM, "bench: out of memory");
-  for (int i = 0; i < all + (int)(N_INPUTS); i++) {
+  for (int i = 0; i < all + N_INPUTS; i++) {
     const dj_var *v = i < all ? dj_vars_get(b->vars, i) : NULL;
     const dj_tensor *x = v ? &v->tensor : dj_program_input(b->program, inputs[i - all]);
     if (!x || (v && !strncmp(v->name, "optimizer/", 10))) continue;

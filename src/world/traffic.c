@@ -386,6 +386,12 @@ static void pass_on(dj__traffic *t, int i) {
   }
 }
 
+/* s for which it has stood. */
+static void stand(dj__traffic *t, int i) {
+  dj__mind *m = &t->mind[i];
+  m->still = fabsf(t->agents.speed[i]) < 0.1f ? m->still + (float)DJ__WORLD_DT : 0;
+}
+
 static void move(dj__traffic *t, int i) {
   dj__agents *a = &t->agents;
   dj__mind *m = &t->mind[i];
@@ -395,7 +401,7 @@ static void move(dj__traffic *t, int i) {
   a->s[i] += 0.5f * (v + v1) * dt;
   a->speed[i] = v1;
   a->accel[i] = acc;
-  m->still = fabsf(v1) < 0.1f ? m->still + dt : 0;
+  stand(t, i);
   m->push = m->push > 0 ? m->push - dt : 0;
   if (m->bumped > 8) m->push = 4, m->bumped = 0;
   pass_on(t, i);
@@ -411,11 +417,6 @@ void dj__traffic_move(dj__traffic *t) {
 }
 
 /* ---- those that others move ---- */
-static void stand(dj__traffic *t, int i) {
-  dj__mind *m = &t->mind[i];
-  m->still = fabsf(t->agents.speed[i]) < 0.1f ? m->still + (float)DJ__WORLD_DT : 0;
-}
-
 /* Fits the lane that the box's middle lies on, first among `prefer`, and the path from there on
  * along `prefer` as far as it goes. */
 void dj__external_lane(dj__traffic *t, int i, const int *prefer, int n) {

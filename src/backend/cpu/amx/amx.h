@@ -44,6 +44,10 @@ DJ__INLINE int64_t up(int64_t x, int64_t unit) { /* to the next multiple */
   return (x + unit - 1) / unit * unit;
 }
 
+DJ__INLINE char *aligned(void *p) { /* to the next line of 64 bytes */
+  return (char *)(((uintptr_t)p + 63) / 64 * 64);
+}
+
 /* Steps of 32 deep that are summed at once. */
 DJ__INLINE int64_t dj__amx_deep(int limbs) {
   return (limbs > 1 ? DJ__LIMBS_DEEP : DJ__DEEP) / 32;

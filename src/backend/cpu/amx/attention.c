@@ -191,10 +191,6 @@ static void pack_head(const dims *m, const dj__call *c, int64_t head, bool value
     dj__amx_pack_b(to, m->tile, &x, true, 0, m->deep, 0, m->sb);
 }
 
-static char *aligned(void *p) {
-  return (char *)(((uintptr_t)p + 63) / 64 * 64);
-}
-
 /* Heads of queries u of (B, H) read the head of keys kv_head(u) of (B, HK). */
 DJ__INLINE int64_t kv_head(const dims *m, int64_t u) {
   return u / m->per; /* B H = B HK per */

@@ -471,7 +471,7 @@ static void steps_of(const plan *p, const phase *f, int32_t *at) {
 
 /* The whole call. kept: packed weights, or NULL. True: there were numbers that are not finite. */
 static bool pictures(const dj__call *call, const plan *p, const char *kept) {
-  char *packed = (char *)(((uintptr_t)call->workspace + 63) / 64 * 64);
+  char *packed = aligned(call->workspace);
   char *turned = p->turned_bytes ? packed + p->b_bytes : NULL;
   char *mine = packed + p->b_bytes + p->turned_bytes;
   int threads = threads_for(call, dj_shape_count(&p->dst.shape) * p->phase[0].steps);

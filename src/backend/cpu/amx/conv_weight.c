@@ -577,7 +577,7 @@ static void steps_of(const plan *p, int32_t *at) {
 
 /* The whole call. True: there were numbers that are not finite. */
 static bool gradients(const dj__call *c, const plan *p) {
-  float *sums = (float *)(((uintptr_t)c->workspace + 63) / 64 * 64);
+  float *sums = (float *)(void *)aligned(c->workspace);
   char *mine = (char *)sums + (size_t)p->items * p->sum_bytes;
   const size_t each = thread_bytes(p);
   const int64_t units =

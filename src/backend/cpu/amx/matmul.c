@@ -257,7 +257,7 @@ static void product(job *j, const dj__amx_matrix *b, int id, int team) {
 static bool products(const dj__call *c, const plan *p, bool mend) {
   const dj__matmul_attr *attr = c->attr;
   const int64_t own = copies(c, p);
-  char *ws = (char *)(((uintptr_t)c->workspace + 63) / 64 * 64);
+  char *ws = aligned(c->workspace);
   char *bs = ws, *sums = bs + (size_t)own * p->b_bytes, *as = sums + (size_t)own * p->sum_bytes;
   const size_t each = p->a_bytes + p->c_bytes;
   float *bias = (float *)(void *)(as + (size_t)thread_count(c) * each);
