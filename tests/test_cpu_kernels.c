@@ -224,6 +224,27 @@ static void long_sums_are_exact_to_a_millionth(void **state) {
   free(x.data);
 }
 
+/* ---- initial weights ---- */
+/* Also where a vector, or a block of two numbers, is not full, and for words of 64 bits. */
+static void normal_numbers_are_those_of_the_stream(void **state) {
+  (void)state;
+  enum { MOST = 3000 };
+  static const int64_t counts[] = {1, 2, 7, 16, 17, 1023, 1024, 1025, 2049, MOST};
+  const uint64_t key = 0x123456789abcdefu, stream = 0xfedcba9876543210u;
+  for (int i = 0; i < N_SETS; i++) {
+    const dj__kernels *k = dj__kernels_find(instruction_sets[i]);
+    for (size_t s = 0; k && s < sizeof counts / sizeof *counts; s++) {
+      float x[MOST + 1];
+      x[counts[s]] = 77;
+      k->fill_normal(x, counts[s], 0.5f, key, stream, 2);
+      dj__rng r = {key, stream, 0};
+      for (int64_t j = 0; j < counts[s]; j++)
+        assert_true(fabsf(x[j] - 0.5f * dj__rng_normal(&r)) < 2e-6f);
+      assert_true(x[counts[s]] == 77);
+    }
+  }
+}
+
 /* ---- errors ---- */
 static void a_bad_index_writes_nothing(void **state) {
   (void)state;
@@ -252,6 +273,7 @@ int main(void) {
       cmocka_unit_test(updates_of_many_variables),
       cmocka_unit_test(maxima_of_ties_and_nan),
       cmocka_unit_test(long_sums_are_exact_to_a_millionth),
+      cmocka_unit_test(normal_numbers_are_those_of_the_stream),
       cmocka_unit_test(a_bad_index_writes_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

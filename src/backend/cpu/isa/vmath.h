@@ -26,6 +26,18 @@ DJ__INLINE uint32_t vm_word(float f) {
   } x = {.f = f};
   return x.u;
 }
+#if defined __FMA__ || defined __ARM_FEATURE_FMA
+#define VM_HAS_FMA
+#endif
+/* a * b + c, with one rounding where there is such an instruction. Elsewhere compilers choose which
+ * product to fuse; where a sum has two, that would change results. */
+DJ__INLINE float vm_fma(float a, float b, float c) {
+#if defined VM_HAS_FMA
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
 #define VM_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer held in the low bits */
 
 DJ__INLINE float vm_exp(float x) {
@@ -62,8 +74,7 @@ DJ__INLINE float vm_log_core(float x, float bias) {
   y = y * f + 2.0000714765e-1f;
   y = y * f - 2.4999993993e-1f;
   y = y * f + 3.3333331174e-1f;
-  y = y * f * z;
-  y = y + e * -2.12194440e-4f;
+  y = vm_fma(e, -2.12194440e-4f, y * f * z);
   y = y - 0.5f * z;
   return f + y + e * 0.693359375f;
 }
@@ -114,6 +125,20 @@ DJ__INLINE float vm_huber(float d, float delta) {
   return a <= delta ? 0.5f * d * d : delta * (a - 0.5f * delta);
 }
 
+/* sin(r + q * pi/2) for r in [-pi/4, pi/4] */
+DJ__INLINE float vm_sincos_core(float r, uint32_t q) {
+  float z = r * r;
+  float s = -1.9515295891e-4f;
+  s = s * z + 8.3321608736e-3f;
+  s = s * z - 1.6666654611e-1f;
+  s = s * z * r + r;
+  float c = 2.443315711809948e-5f;
+  c = c * z - 1.388731625493765e-3f;
+  c = c * z + 4.166664568298827e-2f;
+  c = vm_fma(c * z, z, -0.5f * z) + 1.0f;
+  float y = (q & 1u) ? c : s;
+  return (q & 2u) ? -y : y;
+}
 /* sin(x + quarter * pi/2). The range is reduced in double: exact enough up to 1e7, bounded beyond.
  */
 DJ__INLINE float vm_sincos(float x, int quarter) {
@@ -127,17 +152,7 @@ DJ__INLINE float vm_sincos(float x, int quarter) {
   float r = (float)(d - (m - 6755399441055744.0) * 1.57079632679489661923);
   r = r > 0.7854f ? 0.7854f : r;
   r = r < -0.7854f ? -0.7854f : r;
-  float z = r * r;
-  float s = -1.9515295891e-4f;
-  s = s * z + 8.3321608736e-3f;
-  s = s * z - 1.6666654611e-1f;
-  s = s * z * r + r;
-  float c = 2.443315711809948e-5f;
-  c = c * z - 1.388731625493765e-3f;
-  c = c * z + 4.166664568298827e-2f;
-  c = c * z * z - 0.5f * z + 1.0f;
-  float y = (q & 1u) ? c : s;
-  return (q & 2u) ? -y : y;
+  return vm_sincos_core(r, q);
 }
 DJ__INLINE float vm_sin(float x) {
   return vm_sincos(x, 0);
