@@ -86,8 +86,22 @@ static void intervals(const dj_graph *g, const int *order, int n, const bool *fr
     if (frozen[v] && b[v].first >= 0) b[v].first = 0, b[v].last = n; // kept from run to run
 }
 
+/* Results that may take over an operand: none, all but gradients that ops other than elementwise
+ * ones give to updates, or all. */
+typedef enum takeover { TAKE_NOTHING, TAKE_VALUES, TAKE_ALL } takeover;
+
+static bool is_updated_by(const dj_graph *g, const int *order, int n, dj_val v) {
+  for (int i = n - 1; i >= 0; i--) {
+    const dj__node *node = g->nodes[order[i]];
+    for (int k = 0; dj__op_get(node->op)->flags & DJ__EFFECT && k < node->n_in; k++)
+      if (node->in[k] == v) return true;
+  }
+  return false;
+}
+
 /* Views first: they extend lifetimes; then in-place reuse where the operand dies at the node. */
-static void share(const dj_graph *g, const int *order, int n, bool reuse, dj__plan *p, buffer *b) {
+static void share(const dj_graph *g, const int *order, int n, takeover take, dj__plan *p,
+                  buffer *b) {
   for (int i = 0; i < n; i++) {
     const dj__node *node = g->nodes[order[i]];
     if (!(dj__op_get(node->op)->flags & DJ__VIEW)) continue;
@@ -99,13 +113,14 @@ static void share(const dj_graph *g, const int *order, int n, bool reuse, dj__pl
       merge(b, in, out);
     }
   }
-  for (int i = 0; reuse && i < n; i++) {
+  for (int i = 0; take && i < n; i++) {
     const dj__node *node = g->nodes[order[i]];
     uint32_t flags = dj__op_get(node->op)->flags;
     const bool fused = node->op == DJ__OP_fused, ewise = fused || flags & DJ__EWISE;
     const int sums = fused && ((const dj__fused_attr *)node->attr)->sum; // made after the last read
     if (!(flags & DJ__INPLACE || ewise) || node->n_out != 1 + sums) continue;
     dj_val out = node->out[0];
+    if (take == TAKE_VALUES && !ewise && is_updated_by(g, order, n, out)) continue;
     for (int k = 0; k < node->n_in; k++) {
       dj_val in = node->in[k];
       if (in < 0 || (k > 0 && !ewise) || p->place[in] != DJ__PLACE_ARENA) continue;
@@ -263,8 +278,8 @@ static dj_status place(const dj_graph *g, int n_steps, bool reuse, dj__lasting *
   return DJ_OK;
 }
 
-dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse,
-                          const bool *frozen, dj__lasting *lasting, int n_lasting, dj__plan *p) {
+static dj_status plan(const dj_graph *g, const int *order, int n, takeover take, const bool *frozen,
+                      dj__lasting *lasting, int n_lasting, dj__plan *p) {
   *p = (dj__plan){0};
   size_t values = (size_t)g->n_values + 1;
   p->place = calloc(values, sizeof *p->place);
@@ -276,12 +291,27 @@ dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse
     s = dj_error(DJ_E_NOMEM, "compile: out of memory");
   } else {
     intervals(g, order, n, frozen, p, b);
-    share(g, order, n, reuse, p, b);
-    s = place(g, n, reuse, lasting, n_lasting, p, b);
+    share(g, order, n, take, p, b);
+    s = place(g, n, take, lasting, n_lasting, p, b);
   }
   free(b);
   if (s) dj__plan_free(p);
   return s;
+}
+
+/* A gradient that another op adds rows to in its place lives up to its update, where copies of the
+ * weight need memory at once. So where the plan has gaps, the same is tried without. */
+dj_status dj__pass_memory(const dj_graph *g, const int *order, int n, bool reuse,
+                          const bool *frozen, dj__lasting *lasting, int n_lasting, dj__plan *p) {
+  enum { SHARE = 20 }; // of the bytes alive: gaps that are many
+  DJ_TRY(plan(g, order, n, reuse ? TAKE_ALL : TAKE_NOTHING, frozen, lasting, n_lasting, p));
+  if (!reuse || p->arena - p->lower_bound <= p->lower_bound / SHARE) return DJ_OK;
+  const size_t with = p->arena;
+  dj__plan_free(p);
+  DJ_TRY(plan(g, order, n, TAKE_VALUES, frozen, lasting, n_lasting, p));
+  if (p->arena < with) return DJ_OK;
+  dj__plan_free(p);
+  return plan(g, order, n, TAKE_ALL, frozen, lasting, n_lasting, p);
 }
 
 void dj__plan_free(dj__plan *p) {

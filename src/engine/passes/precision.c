@@ -9,8 +9,9 @@
  *   other followers (norms, pooling, concat, ...) are bf16 if any input that follows is; those that
  *     only move elements also where nobody needs their result in f32: rounding before is rounding
  *     after, and half of the bytes are moved;
- *   sums, cross-entropies and scatter-adds (gradients of embeddings) are f32; everything marked
- * F32_ONLY, updates and named outputs are f32.
+ *   sums, cross-entropies and scatter-adds (gradients of embeddings) are f32, but for those that
+ * add a few rows to a bf16 gradient on its way to an optimiser; everything marked F32_ONLY, updates
+ *     and named outputs are f32.
  *
  * A value exists in both dtypes only where readers differ; the cast is made once.
  */
@@ -128,6 +129,12 @@ static dj_dtype follow_dtype(const state *s, const dj__node *n, const dj__op_def
   return d->flags & DJ__EWISE && full32 ? DJ_F32 : DJ_BF16;
 }
 
+/* Adds n to a bf16 value, and nobody needs the sum in f32? */
+static bool adds_to_bf16(const state *s, const dj__node *n) {
+  return n->op == DJ__OP_scatter_add && n->in[0] >= 0 && native(s, n->in[0]) == DJ_BF16 &&
+         s->wants32[n->out[0]] == 0;
+}
+
 /* Copies node n with inputs and outputs in the dtypes of its class. */
 static void convert(state *s, const dj__node *n) {
   const dj_graph *g = s->r.src;
@@ -147,6 +154,7 @@ static void convert(state *s, const dj__node *n) {
       follow = DJ_BF16;
     bool sums = n->op == DJ__OP_sum || n->op == DJ__OP_scatter_add || n->op == DJ__OP_cross_entropy;
     if (!sums && n->op != DJ__OP_cast && n->n_out && out[0] == DJ_F32) out[0] = follow;
+    if (adds_to_bf16(s, n)) out[0] = DJ_BF16;
   }
   dj_val few[32], *in = n->n_in <= 32 ? few : malloc((size_t)n->n_in * sizeof *in);
   if (!in) {

@@ -3,7 +3,8 @@
  *
  * Indices are checked before anything is written. scatter_add gives every thread columns of the
  * table, or rows where it is narrow: each goes through all indices and adds what is its own, so
- * that every element is added to in the order of the indices. Sums are f32.
+ * that every element is added to in the order of the indices. Sums are f32; for a bf16 result they
+ * are made beside it, of the rows that are added to, and rounded once.
  */
 #include "backend/cpu/isa/basic.h"
 #include "engine/attrs.h"
@@ -56,61 +57,113 @@ bool DJ__I(scatter_add_supports)(const dj__call *c) {
          is_float(&c->out[0]);
 }
 
-size_t DJ__I(scatter_add_workspace)(const dj__call *c) {
-  return c->out[0].dtype == DJ_F32 ? 0 : (size_t)dj_shape_count(&c->out[0].shape) * sizeof(float);
+/* Where sums of rows are made: in the result, or in scratch, where only rows that are added to have
+ * a place, and are rounded from there. */
+typedef struct sums {
+  float *y;             /* (n, D) */
+  const int32_t *place; /* (indices) row of y that each belongs to */
+  const int32_t *row;   /* (n) row of the result that each is; NULL: itself */
+  int64_t n;
+} sums;
+
+static int64_t most_places(const dj__call *c) {
+  const int64_t n = dj_shape_count(&c->in[2].shape), rows = c->out[0].shape.dim[0];
+  return n < rows ? n : rows;
 }
 
-/* Rows r0..r1 and columns k0..k1 of y as they are before anything is added. */
-static void first_rows(float *y, const dj_tensor *table, int64_t d, int64_t r0, int64_t r1,
+size_t DJ__I(scatter_add_workspace)(const dj__call *c) {
+  const int64_t places = most_places(c), d = c->out[0].shape.dim[1];
+  const int64_t words = places * (d + 1) + dj_shape_count(&c->in[2].shape) + c->out[0].shape.dim[0];
+  return c->out[0].dtype == DJ_F32 ? 0 : (size_t)words * sizeof(float);
+}
+
+static sums find_places(const dj__call *c, const int32_t *index, int64_t n) {
+  if (c->out[0].dtype == DJ_F32) return (sums){c->out[0].data, index, NULL, c->out[0].shape.dim[0]};
+  const int64_t rows = c->out[0].shape.dim[0], most = most_places(c);
+  float *y = c->workspace;
+  int32_t *row = (int32_t *)(y + most * c->out[0].shape.dim[1]), *place = row + most,
+          *place_of = place + n, found = 0;
+  memset(place_of, 0xff, (size_t)rows * sizeof *place_of);
+  for (int64_t i = 0; i < n; i++) {
+    int32_t *p = &place_of[index[i]];
+    if (*p < 0) {
+      row[found] = index[i];
+      *p = found++;
+    }
+    place[i] = *p;
+  }
+  return (sums){y, place, row, found};
+}
+
+/* Rows r0..r1 and columns k0..k1 of sums as they are before anything is added. */
+static void first_rows(const sums *s, const dj_tensor *table, int64_t d, int64_t r0, int64_t r1,
                        int64_t k0, int64_t k1) {
-  if (table->shape.rank >= 0 && table->data == y) return;
+  if (table->shape.rank >= 0 && table->data == s->y) return;
   for (int64_t r = r0; r < r1; r++) {
-    const int64_t i = r * d + k0;
+    const int64_t from = (s->row ? s->row[r] : r) * d + k0;
+    float *to = s->y + r * d + k0;
     if (table->shape.rank < 0)
-      memset(y + i, 0, (size_t)(k1 - k0) * sizeof *y);
+      memset(to, 0, (size_t)(k1 - k0) * sizeof *to);
     else
-      DJ__I(load_block)(y + i, at(table->data, table->dtype, i), table->dtype, k1 - k0);
+      DJ__I(load_block)(to, at(table->data, table->dtype, from), table->dtype, k1 - k0);
   }
 }
 
 /* What belongs to rows r0..r1 and columns k0..k1. */
-DJ__INLINE void add_rows(float *y, const void *x, const dj_dtype t, const int32_t *index, int64_t n,
-                         int64_t d, int64_t r0, int64_t r1, int64_t k0, int64_t k1) {
+DJ__INLINE void add_rows(const sums *s, const void *x, const dj_dtype t, int64_t n, int64_t d,
+                         int64_t r0, int64_t r1, int64_t k0, int64_t k1) {
   for (int64_t i = 0; i < n; i++) {
-    if (index[i] < r0 || index[i] >= r1) continue;
-    float *row = y + index[i] * d;
+    if (s->place[i] < r0 || s->place[i] >= r1) continue;
+    float *row = s->y + s->place[i] * d;
     const void *src = at(x, t, i * d);
     DJ__SIMD for (int64_t k = k0; k < k1; k++) row[k] += ld(src, t, k);
   }
+}
+
+static void round_rows(const sums *s, const dj_tensor *out, int64_t r0, int64_t r1, int64_t k0,
+                       int64_t k1) {
+  const int64_t d = out->shape.dim[1];
+  for (int64_t r = r0; s->row && r < r1; r++)
+    DJ__I(store_block)
+    (at_w(out->data, out->dtype, s->row[r] * d + k0), out->dtype, s->y + r * d + k0, k1 - k0);
+}
+
+/* Rows that nothing is added to, where the sums lie elsewhere. */
+static void other_rows(const dj__call *c) {
+  const dj_tensor *table = &c->in[0], *out = &c->out[0];
+  if (table->shape.rank < 0)
+    memset(out->data, 0, dj_tensor_bytes(out));
+  else if (table->data != out->data)
+    DJ__I(convert)
+  (out->data, out->dtype, table->data, table->dtype, dj_shape_count(&out->shape), c->threads);
 }
 
 enum { COLUMNS = 32 }; /* the fewest that are worth a thread of their own */
 
 dj_status DJ__I(scatter_add_run)(const dj__call *c, void *self) {
   (void)self;
-  int64_t n = dj_shape_count(&c->in[2].shape), rows = c->out[0].shape.dim[0];
-  int64_t d = c->out[0].shape.dim[1];
-  const int32_t *index = c->in[2].data;                                 // (...) i32
-  const void *x = c->in[1].data;                                        // (..., D)
-  float *y = c->out[0].dtype == DJ_F32 ? c->out[0].data : c->workspace; // (rows, D) f32
-  DJ_TRY(check_indices(c, index, n, rows));
-  int nt = threads_for(c, n * d + rows * d);
+  const int64_t n = dj_shape_count(&c->in[2].shape), d = c->out[0].shape.dim[1];
+  const int32_t *index = c->in[2].data; // (...) i32
+  const void *x = c->in[1].data;        // (..., D)
+  DJ_TRY(check_indices(c, index, n, c->out[0].shape.dim[0]));
+  const sums s = find_places(c, index, n);
+  if (s.row) other_rows(c);
+  int nt = threads_for(c, n * d + s.n * d);
 #pragma omp parallel num_threads(nt)
   {
-    int64_t t = omp_get_thread_num(), team = omp_get_num_threads(), r0 = 0, r1 = rows, k0 = 0,
+    int64_t t = omp_get_thread_num(), team = omp_get_num_threads(), r0 = 0, r1 = s.n, k0 = 0,
             k1 = d;
     if (d >= COLUMNS * team) { /* whole vectors for all but the last */
       k0 = part_from(d / 16, team, t) * 16;
       k1 = t + 1 == team ? d : part_from(d / 16, team, t + 1) * 16;
     } else {
-      r0 = part_from(rows, team, t);
-      r1 = part_from(rows, team, t + 1);
+      r0 = part_from(s.n, team, t);
+      r1 = part_from(s.n, team, t + 1);
     }
-    first_rows(y, &c->in[0], d, r0, r1, k0, k1);
-    DJ__WITH_DTYPE(c->in[1].dtype, T, add_rows(y, x, T, index, n, d, r0, r1, k0, k1));
+    first_rows(&s, &c->in[0], d, r0, r1, k0, k1);
+    DJ__WITH_DTYPE(c->in[1].dtype, T, add_rows(&s, x, T, n, d, r0, r1, k0, k1));
+    round_rows(&s, &c->out[0], r0, r1, k0, k1);
   }
-  if (y != c->out[0].data)
-    DJ__I(convert)(c->out[0].data, c->out[0].dtype, y, DJ_F32, rows * d, c->threads);
   return DJ_OK;
 }
 
