@@ -51,7 +51,12 @@ dj_shape dj_val_shape(const dj_graph *g, dj_val v); /* rank 0 for DJ_NONE */
 dj_dtype dj_val_dtype(const dj_graph *g, dj_val v);
 
 /* ---- sources ---- */
-typedef enum dj_init_kind { DJ_INIT_CONST, DJ_INIT_NORMAL, DJ_INIT_UNIFORM } dj_init_kind;
+typedef enum dj_init_kind {
+  DJ_INIT_CONST,
+  DJ_INIT_NORMAL,
+  DJ_INIT_UNIFORM,
+  DJ_INIT_LATE
+} dj_init_kind;
 typedef struct dj_init {
   dj_init_kind kind;
   float a; /* value, standard deviation, or half width */
@@ -64,6 +69,10 @@ static inline dj_init dj_init_normal(float std) {
 }
 static inline dj_init dj_init_uniform(float a) {
   return (dj_init){DJ_INIT_UNIFORM, a};
+}
+/* Zero, in memory that is not fetched from the system before it is used. */
+static inline dj_init dj_init_late(void) {
+  return (dj_init){DJ_INIT_LATE, 0};
 }
 /* He et al. 2015, for ReLU-like networks: normal with std = sqrt(2 / fan_in). */
 dj_init dj_init_he(int64_t fan_in);
@@ -106,8 +115,10 @@ typedef struct dj_var {
 typedef struct dj_vars dj_vars;
 dj_vars *dj_vars_create(uint64_t seed); /* NULL when memory is out */
 void dj_vars_destroy(dj_vars *v);       /* after the programs that use it */
-/* Programs keep copies of weights as their kernels like them, and make them anew after one of the
- * functions below gave out a variable. Who writes to it later than before the next run says so. */
+/* Large moments of AdamW are written only when a second update or one of dj_vars_get, _find and
+ * _add asks for them: a tensor got before a run may not hold them behind it. Programs keep copies
+ * of weights as their kernels like them, and make them anew after one of the functions below gave
+ * out a variable. Who writes to it later than before the next run says so. */
 void dj_vars_changed(dj_vars *v);
 int dj_vars_count(const dj_vars *v);
 dj_var *dj_vars_get(dj_vars *v, int i); /* in order of creation */

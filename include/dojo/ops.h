@@ -145,7 +145,7 @@ dj_val dj_dropout(dj_graph *g, dj_val x, float p);
 /* hyper f32 (8): lr, beta1, beta2, eps, 1-beta1^t, 1-beta2^t, max_norm (0: no clipping), ema decay
  * (0: none). guard f32 (2): loss and global gradient norm; nothing is written where one is not
  * finite. The gradient is scaled by min(1, max_norm / norm). Decoupled weight decay (Loshchilov &
- * Hutter 2019). */
+ * Hutter 2019). At t = 1 AdamW takes m and v for zero. */
 typedef struct dj_update {
   dj_val param, grad, m, v, ema; /* ema, v (SGD): DJ_NONE if unused */
   float weight_decay, lr_scale;

@@ -194,6 +194,13 @@ static inline bool dj__update_clip(const float *hyper, const float *guard, float
   return isfinite(guard[0]) && isfinite(norm);
 }
 
+/* The first update of all (t = 1): moments are zero before it. */
+static inline bool dj__update_is_first(const float *hyper) {
+  const double beta1 = (double)hyper[DJ__HYPER_BETA1], beta2 = (double)hyper[DJ__HYPER_BETA2];
+  return hyper[DJ__HYPER_CORRECT1] == (float)(1 - beta1) &&
+         hyper[DJ__HYPER_CORRECT2] == (float)(1 - beta2);
+}
+
 typedef struct dj__accumulate_attr {
   float scale;
 } dj__accumulate_attr;

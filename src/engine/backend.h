@@ -9,7 +9,7 @@
 
 #include "engine/op.h"
 
-enum { DJ__BACKEND_VERSION = 3 };
+enum { DJ__BACKEND_VERSION = 4, DJ__LATE_BYTES = 2 << 20 };
 
 typedef struct dj__kernel {
   dj_status (*run)(const dj__call *c, void *self);
@@ -20,6 +20,9 @@ typedef struct dj__kernel {
   const dj__layout *layout; /* of dj__call.packed, which it reads instead of input 1; NULL: none.
                              * Only where the call `keeps`. Owned by self */
   bool packs;               /* an optimiser that writes dj__call.copies */
+  /* Does what the last run has put off; before others read what it should have written, and before
+   * destroy. NULL: nothing ever is. */
+  void (*settle)(const dj__call *c, void *self);
 } dj__kernel;
 
 typedef struct dj__backend_options {
@@ -40,6 +43,8 @@ typedef struct dj__backend {
   void (*pack)(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to);
   /* Memory of the device; 64-byte aligned, zeroed. */
   void *(*alloc)(size_t bytes);
+  /* The same, of host memory, at least DJ__LATE_BYTES, which the system gives when it is used. */
+  void *(*reserve)(size_t bytes);
   void (*free)(void *p, size_t bytes);
   /* x (n) normal with this deviation, the numbers of dj__rng {key, stream}. Of host memory only. */
   void (*fill_normal)(float *x, int64_t n, float std, uint64_t key, uint64_t stream);

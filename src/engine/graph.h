@@ -51,6 +51,9 @@ struct dj_graph {
 
 /* Differs from before if a variable may have been written since. Never 0. */
 uint64_t dj__vars_version(const dj_vars *v);
+/* The owner has put off writing variables: it is to settle that before somebody reads them. */
+void dj__vars_put_off(dj_vars *v, void (*settle)(void *owner), void *owner);
+void dj__vars_settle(dj_vars *v);
 
 /* Records the thread's present error as the graph's first one. Returns DJ_NONE. */
 dj_val dj__graph_fail(dj_graph *g, dj_status s);

@@ -454,6 +454,7 @@ fail:
 
 void dj_program_destroy(dj_program *p) {
   if (!p) return;
+  if (p->vars) dj__vars_settle(p->vars);
   dj__packed_free(&p->packed);
   drop_steps(p);
   if (p->arena) p->backend->free(p->arena, p->memory.arena ? p->memory.arena : 64);
@@ -485,6 +486,14 @@ static dj_status run_step(step *s, uint64_t number) {
             : DJ_OK;
 }
 
+/* What updates of this program have put off. */
+static void settle(void *program) {
+  dj_program *p = program;
+  for (int i = 0; i < p->n_steps; i++)
+    if (p->steps[i].kernel.settle)
+      p->steps[i].kernel.settle(&p->steps[i].call, p->steps[i].kernel.self);
+}
+
 static void refresh(dj_program *p) {
   if (p->vars) dj__packed_refresh(&p->packed, dj__vars_version(p->vars));
 }
@@ -513,11 +522,13 @@ static dj_status run_steps(dj_program *p, bool warm, uint64_t number) {
 dj_status dj_program_run(dj_program *p, uint64_t number) {
   bool warm = p->warm;
   p->warm = true;
+  if (p->vars) dj__vars_settle(p->vars);
   refresh(p);
   uint64_t version = p->packed.version; // of our copies behind this run
   if (p->writes) { // copies of other programs are old then; ours are not, if the optimiser packs
     dj_vars_changed(p->vars);
     version = p->packs ? dj__vars_version(p->vars) : 0;
+    dj__vars_put_off(p->vars, settle, p);
   }
   p->packed.version = 0; // until it has succeeded
   DJ_TRY(run_steps(p, warm, number));

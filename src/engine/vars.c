@@ -24,6 +24,8 @@ typedef struct block {
 
 struct dj_vars {
   uint64_t seed, version;
+  void (*settle)(void *owner);
+  void *owner;   // of what is put off; NULL: nothing is
   dj_var **vars; // each allocated on its own: pointers stay valid
   int n, cap;
   block *blocks[2]; // parameters and state apart
@@ -56,6 +58,15 @@ void dj_vars_destroy(dj_vars *v) {
   free(v);
 }
 
+void dj__vars_put_off(dj_vars *v, void (*settle)(void *owner), void *owner) {
+  v->settle = settle;
+  v->owner = owner;
+}
+void dj__vars_settle(dj_vars *v) {
+  if (v->owner) v->settle(v->owner);
+  v->owner = NULL;
+}
+
 void dj_vars_changed(dj_vars *v) {
   v->version++;
 }
@@ -67,30 +78,33 @@ int dj_vars_count(const dj_vars *v) {
   return v->n;
 }
 dj_var *dj_vars_get(dj_vars *v, int i) {
+  dj__vars_settle(v);
   dj_vars_changed(v);
   return i < 0 || i >= v->n ? NULL : v->vars[i];
 }
 
 dj_var *dj_vars_find(dj_vars *v, const char *name) {
+  dj__vars_settle(v);
   dj_vars_changed(v);
   for (int i = 0; i < v->n; i++)
     if (!strcmp(v->vars[i]->name, name)) return v->vars[i];
   return NULL;
 }
 
-static void *block_alloc(dj_vars *v, int kind, size_t bytes) {
+static void *block_alloc(dj_vars *v, int kind, size_t bytes, bool late) {
   bytes = (bytes + 63) & ~(size_t)63;
   block *b = v->blocks[kind];
   if (!b || b->size - b->used < bytes) {
     b = calloc(1, sizeof *b);
     if (!b) return NULL;
-    b->size = bytes >= BLOCK_BYTES / 4 ? bytes : BLOCK_BYTES; // large ones have their own
-    b->data = dj__backend_cpu.alloc(b->size);
+    const bool large = bytes >= DJ__LATE_BYTES; // these have their own
+    b->size = large ? bytes : BLOCK_BYTES;
+    b->data = (late && large ? dj__backend_cpu.reserve : dj__backend_cpu.alloc)(b->size);
     if (!b->data) {
       free(b);
       return NULL;
     }
-    if (v->blocks[kind] && bytes >= BLOCK_BYTES / 4) { // the one in use goes on being filled
+    if (v->blocks[kind] && large) { // the one in use goes on being filled
       b->next = v->blocks[kind]->next;
       v->blocks[kind]->next = b;
     } else {
@@ -109,7 +123,7 @@ static void fill(float *x, int64_t n, dj_init init, uint64_t seed, const char *n
     dj__backend_cpu.fill_normal(x, n, init.a, r.key, r.stream);
     return;
   }
-  if (init.kind == DJ_INIT_CONST && init.a == 0) return; // new memory is zero
+  if (init.a == 0) return; // new memory is zero
   for (int64_t i = 0; i < n; i++) {
     x[i] = init.kind == DJ_INIT_CONST ? init.a : dj__rng_uniform(&r, -init.a, init.a);
   }
@@ -139,7 +153,8 @@ dj_status dj_vars_add(dj_vars *v, const char *name, dj_var_kind kind, dj_shape s
   dj_var *n = calloc(1, sizeof *n);
   char *copy = strdup(name);
   size_t bytes = (size_t)dj_shape_count(&s) * sizeof(float);
-  void *data = n && copy ? block_alloc(v, kind == DJ_VAR_STATE, bytes) : NULL;
+  const bool late = init.kind == DJ_INIT_LATE;
+  void *data = n && copy ? block_alloc(v, kind == DJ_VAR_STATE, bytes, late) : NULL;
   if (!data) {
     free(n);
     free(copy);

@@ -35,14 +35,14 @@ static dj_status check_optimizer(const dj_optimizer *o) {
                   (double)o->weight_decay, (double)o->max_norm, (double)o->ema);
 }
 
-static dj_val state(dj_graph *g, const char *what, const char *param, dj_shape s) {
+static dj_val state(dj_graph *g, const char *what, const char *param, dj_shape s, dj_init init) {
   char name[NAME_BYTES];
   int n = snprintf(name, sizeof name, PREFIX "%s/%s", what, param);
   if (n < 0 || n >= (int)sizeof name) {
     dj_error(DJ_E_LIMIT, "optimizer: the name '%.60s...' is over %d bytes", param, NAME_BYTES - 20);
     return DJ_NONE;
   }
-  return dj_state(g, name, s, dj_init_const(0));
+  return dj_state(g, name, s, init);
 }
 
 typedef struct pair {
@@ -81,13 +81,15 @@ static dj_status update(dj_graph *g, dj_val loss, const dj_optimizer *o, const p
   dj_val both[] = {dj_reshape(g, loss, DJ_SHAPE(1)), dj_reshape(g, norm, DJ_SHAPE(1))};
   dj_val guard = dj_concat(g, both, 2, 0);                         // (2) f32
   dj_val hyper = dj_input(g, PREFIX "hyper", DJ_F32, DJ_SHAPE(8)); // (8) f32
+  const bool adam = o->kind == DJ_ADAMW;
+  const dj_init zero = dj_init_const(0), moment = adam ? dj_init_late() : zero;
   for (int i = 0; i < n; i++) {
     dj_shape s = dj_val_shape(g, p[i].param);
     u[i] = (dj_update){.param = p[i].param,
                        .grad = p[i].grad,
-                       .m = state(g, "m", p[i].name, s),
-                       .v = o->kind == DJ_ADAMW ? state(g, "v", p[i].name, s) : DJ_NONE,
-                       .ema = o->ema > 0 ? state(g, "ema", p[i].name, s) : DJ_NONE,
+                       .m = state(g, "m", p[i].name, s, moment),
+                       .v = adam ? state(g, "v", p[i].name, s, moment) : DJ_NONE,
+                       .ema = o->ema > 0 ? state(g, "ema", p[i].name, s, zero) : DJ_NONE,
                        .weight_decay = s.rank >= 2 ? o->weight_decay : 0,
                        .lr_scale = 1};
   }
@@ -139,7 +141,7 @@ dj_status dj_optimizer_accumulate(dj_graph *g, dj_val loss, int n) {
   DJ_TRY(differentiate(g, loss, &p, &n_pairs));
   float share = 1.0f / (float)n;
   for (int i = 0; i < n_pairs; i++) {
-    dj_val sum = state(g, "grad", p[i].name, dj_val_shape(g, p[i].param));
+    dj_val sum = state(g, "grad", p[i].name, dj_val_shape(g, p[i].param), dj_init_const(0));
     dj_accumulate(g, sum, p[i].grad, share);
   }
   dj_accumulate(g, dj_state(g, PREFIX "loss", DJ_SCALAR, dj_init_const(0)), loss, share);
@@ -163,7 +165,8 @@ dj_status dj_optimizer_apply_accumulated(dj_graph *g, const dj_graph *from, cons
     const char *name = dj_graph_param_name(from, i);
     dj_shape s = dj_val_shape(from, v);
     // The initial value is never used: the variable is there already.
-    p[n++] = (pair){dj_param(g, name, s, dj_init_const(0)), state(g, "grad", name, s), name};
+    const dj_init zero = dj_init_const(0);
+    p[n++] = (pair){dj_param(g, name, s, zero), state(g, "grad", name, s, zero), name};
   }
   dj_val loss = dj_state(g, PREFIX "loss", DJ_SCALAR, dj_init_const(0));
   dj_status s = update(g, loss, o, p, n);

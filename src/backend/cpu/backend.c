@@ -15,8 +15,9 @@
 #include <unistd.h>
 
 #include "backend/cpu/cpu.h"
+#include "engine/attrs.h"
 
-enum { HUGE_PAGE = 2 << 20 };
+enum { HUGE_PAGE = DJ__LATE_BYTES };
 
 int64_t dj__worth_threads = 1 << 17;
 
@@ -211,36 +212,6 @@ static bool supports(const dj__call *c, const dj__backend_options *o) {
          own_kernel(&call, k) != NULL;
 }
 
-static dj_status create(const dj__call *c, const dj__backend_options *o, dj__kernel *out) {
-  const dj__kernels *k = dj__kernels_find(o->isa);
-  if (!k) return DJ_E_UNSUPPORTED;
-  dj__call call = with_threads(c, o);
-  const dj__own *amx = dj__amx_find(&call, o->isa);
-  if (amx) {
-    dj__layout *layout = call.keeps && amx->layout ? amx->layout(&call) : NULL;
-    call.keeps = layout != NULL;
-    *out = (dj__kernel){.run = amx->run,
-                        .destroy = free,
-                        .self = layout,
-                        .workspace = amx->workspace(&call),
-                        .name = "amx",
-                        .layout = layout};
-    return DJ_OK;
-  }
-  if ((library_first(o->isa) || !prefer_own(&call, k)) && dj__onednn_supports(&call, call.threads))
-    return dj__onednn_create(&call, call.threads, k, out);
-  if (reader_create(&call, k, out)) return DJ_OK;
-  const dj__own *own = own_kernel(&call, k);
-  if (!own)
-    return dj_error(DJ_E_UNSUPPORTED, "the cpu backend has no kernel for %s with these shapes",
-                    dj__op_get(c->op)->name);
-  *out = (dj__kernel){.run = own->run,
-                      .workspace = own->workspace ? own->workspace(&call) : 0,
-                      .name = k->isa,
-                      .packs = c->op == DJ__OP_adamw || c->op == DJ__OP_sgd};
-  return DJ_OK;
-}
-
 static int usable_cores(void) {
   int n = omp_get_num_procs();
   return n > 1 ? n : 1;
@@ -283,15 +254,8 @@ static void touch_all(char *p, size_t size) {
     if (started[i]) pthread_join(thread[i], NULL);
 }
 
-/* Large blocks come straight from the system, on huge pages where it gives them, and touched once
- * so that no step pays for page faults. The system clears a page when it is touched, and a virtual
- * machine may have to fetch it from its host first, which takes ten times as long. */
-static void *cpu_alloc(size_t bytes) {
-  if (bytes < HUGE_PAGE) {
-    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
-    if (p) memset(p, 0, bytes);
-    return p;
-  }
+/* Straight from the system, on huge pages where it gives them. */
+static void *cpu_reserve(size_t bytes) {
   size_t span = bytes + HUGE_PAGE; /* room to align */
   char *raw = mmap(NULL, span, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (raw == MAP_FAILED) return NULL;
@@ -300,16 +264,117 @@ static void *cpu_alloc(size_t bytes) {
   if (p > raw) munmap(raw, (size_t)(p - raw));
   if (raw + span > p + size) munmap(p + size, (size_t)(raw + span - (p + size)));
   madvise(p, size, MADV_HUGEPAGE); /* advice: failing is no harm */
-  touch_all(p, size);
   return p;
 }
 
+/* Large blocks are touched once so that no step pays for page faults. The system clears a page when
+ * it is touched, and a virtual machine may have to fetch it from its host first, which takes ten
+ * times as long. */
+static void *cpu_alloc(size_t bytes) {
+  const bool large = bytes >= HUGE_PAGE;
+  char *p = large ? cpu_reserve(bytes) : aligned_alloc(64, (bytes + 127) / 64 * 64);
+  if (p && large) touch_all(p, bytes);
+  if (p && !large) memset(p, 0, bytes);
+  return p;
+}
+
+static void unreserve(void *p, size_t bytes) {
+  munmap(p, (bytes + 4095) / 4096 * 4096);
+}
 static void cpu_free(void *p, size_t bytes) {
   if (!p) return;
   if (bytes < HUGE_PAGE)
     free(p);
   else
-    munmap(p, (bytes + 4095) / 4096 * 4096);
+    unreserve(p, bytes);
+}
+
+/* AdamW. After the first update moments follow from one gradient: of large variables that is kept
+ * until somebody needs moments. So their memory, two thirds of what training takes to begin, is
+ * fetched one step later. */
+typedef struct updater {
+  dj__late late; /* self of the kernel proper */
+  const dj__kernels *kernels;
+} updater;
+
+static int updated(const dj__call *c) {
+  return (c->n_in - DJ__UPDATE_FIRST) / DJ__UPDATE_PER_VAR;
+}
+static const dj_tensor *gradient(const dj__call *c, int variable) {
+  return &c->in[DJ__UPDATE_FIRST + DJ__UPDATE_PER_VAR * variable + 1];
+}
+
+static void updater_settle(const dj__call *c, void *self) {
+  updater *u = self;
+  for (int i = 0; i < updated(c); i++) {
+    if (!u->late.kept[i]) continue;
+    u->kernels->adamw_moments(c, i, &u->late);
+    unreserve(u->late.kept[i], dj_tensor_bytes(gradient(c, i)));
+    u->late.kept[i] = NULL;
+  }
+}
+static dj_status updater_run(const dj__call *c, void *self) {
+  updater *u = self;
+  const float *hyper = c->in[0].data; // (8) f32
+  float clip;
+  updater_settle(c, self);
+  const bool first = dj__update_is_first(hyper) && dj__update_clip(hyper, c->in[1].data, &clip);
+  for (int i = 0; first && i < updated(c); i++) // without memory the moments are written
+    if (dj_shape_count(&gradient(c, i)->shape) * (int64_t)sizeof(float) >= DJ__LATE_BYTES)
+      u->late.kept[i] = cpu_reserve(dj_tensor_bytes(gradient(c, i)));
+  return u->kernels->op[DJ__OP_adamw].run(c, &u->late);
+}
+static void updater_destroy(void *self) {
+  free(((updater *)self)->late.kept);
+  free(self);
+}
+static dj_status updater_create(const dj__call *c, const dj__kernels *k, dj__kernel *out) {
+  updater *u = calloc(1, sizeof *u);
+  void **kept = calloc((size_t)updated(c) + 1, sizeof *kept);
+  if (!u || !kept) {
+    free(u);
+    free(kept);
+    return dj_error(DJ_E_NOMEM, "adamw: out of memory");
+  }
+  *u = (updater){{.kept = kept}, k};
+  *out = (dj__kernel){.run = updater_run,
+                      .destroy = updater_destroy,
+                      .self = u,
+                      .name = k->isa,
+                      .packs = true,
+                      .settle = updater_settle};
+  return DJ_OK;
+}
+
+static dj_status create(const dj__call *c, const dj__backend_options *o, dj__kernel *out) {
+  const dj__kernels *k = dj__kernels_find(o->isa);
+  if (!k) return DJ_E_UNSUPPORTED;
+  dj__call call = with_threads(c, o);
+  const dj__own *amx = dj__amx_find(&call, o->isa);
+  if (amx) {
+    dj__layout *layout = call.keeps && amx->layout ? amx->layout(&call) : NULL;
+    call.keeps = layout != NULL;
+    *out = (dj__kernel){.run = amx->run,
+                        .destroy = free,
+                        .self = layout,
+                        .workspace = amx->workspace(&call),
+                        .name = "amx",
+                        .layout = layout};
+    return DJ_OK;
+  }
+  if ((library_first(o->isa) || !prefer_own(&call, k)) && dj__onednn_supports(&call, call.threads))
+    return dj__onednn_create(&call, call.threads, k, out);
+  if (reader_create(&call, k, out)) return DJ_OK;
+  if (c->op == DJ__OP_adamw) return updater_create(c, k, out);
+  const dj__own *own = own_kernel(&call, k);
+  if (!own)
+    return dj_error(DJ_E_UNSUPPORTED, "the cpu backend has no kernel for %s with these shapes",
+                    dj__op_get(c->op)->name);
+  *out = (dj__kernel){.run = own->run,
+                      .workspace = own->workspace ? own->workspace(&call) : 0,
+                      .name = k->isa,
+                      .packs = c->op == DJ__OP_sgd};
+  return DJ_OK;
 }
 
 static void fill_normal(float *x, int64_t n, float std, uint64_t key, uint64_t stream) {
@@ -337,6 +402,7 @@ const dj__backend dj__backend_cpu = {
     .create = create,
     .pack = pack,
     .alloc = cpu_alloc,
+    .reserve = cpu_reserve,
     .free = cpu_free,
     .fill_normal = fill_normal,
 };

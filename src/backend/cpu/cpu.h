@@ -22,6 +22,12 @@ typedef struct dj__own {
   dj__layout *(*layout)(const dj__call *c); /* NULL: none. Of dj__kernel; malloc'ed, or NULL */
 } dj__own;
 
+/* What AdamW's first update keeps instead of moments. */
+typedef struct dj__late {
+  void **kept;              /* (variables) memory for the gradient; NULL: moments are written */
+  float clip, rest1, rest2; /* of the update; set by it */
+} dj__late;
+
 /* All own kernels of one instruction set; an op without one has run == NULL. */
 typedef struct dj__kernels {
   const char *isa;
@@ -33,6 +39,8 @@ typedef struct dj__kernels {
                int act, int threads);
   /* As of dj__backend. */
   void (*pack)(const dj__layout *l, void *copy, const float *w, int64_t from, int64_t to);
+  /* Writes the moments of one of an update's variables from the gradient kept. */
+  void (*adamw_moments)(const dj__call *c, int number, const dj__late *late);
   /* Multiply-adds in registers only, on the calling thread; *flops: how many operations. The result
    * depends on all of them. For measuring the processor's peak. */
   float (*fma_loop)(int64_t rounds, double *flops);

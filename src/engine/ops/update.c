@@ -128,7 +128,9 @@ static dj_status adamw_ref(const dj__call *call) {
   const float *h = call->in[0].data; // (8) f32
   float clip;
   if (!dj__update_clip(h, call->in[1].data, &clip)) return DJ_OK;
-  double b1 = (double)h[DJ__HYPER_BETA1], b2 = (double)h[DJ__HYPER_BETA2];
+  const double rest1 = 1 - (double)h[DJ__HYPER_BETA1], rest2 = 1 - (double)h[DJ__HYPER_BETA2];
+  const bool first = dj__update_is_first(h);
+  double b1 = first ? 0 : 1 - rest1, b2 = first ? 0 : 1 - rest2;
   double c1 = (double)h[DJ__HYPER_CORRECT1], c2 = (double)h[DJ__HYPER_CORRECT2];
   for (int k = 0; k < a->n; k++) {
     int at = DJ__UPDATE_FIRST + DJ__UPDATE_PER_VAR * k;
@@ -139,7 +141,7 @@ static dj_status adamw_ref(const dj__call *call) {
     int64_t n = dj_shape_count(&call->in[at].shape);
     for (int64_t i = 0; i < n; i++) {
       double g = (double)grad[i] * (double)clip;
-      double mi = b1 * (double)m[i] + (1 - b1) * g, vi = b2 * (double)v[i] + (1 - b2) * g * g;
+      double mi = b1 * (double)m[i] + rest1 * g, vi = b2 * (double)v[i] + rest2 * g * g;
       double step = mi / c1 / (sqrt(vi / c2) + (double)h[DJ__HYPER_EPS]);
       m[i] = (float)mi;
       v[i] = (float)vi;

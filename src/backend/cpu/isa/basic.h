@@ -33,6 +33,7 @@ DJ__KERNEL(pad);
 
 /* update.c */
 DJ__KERNEL(adamw);
+void DJ__I(adamw_moments)(const dj__call *c, int number, const dj__late *late);
 DJ__KERNEL(sgd);
 DJ__WORKSPACE(global_norm);
 DJ__KERNEL(global_norm);

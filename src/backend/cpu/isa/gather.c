@@ -123,9 +123,8 @@ DJ__INLINE void add_rows(const sums *s, const void *x, const dj_dtype t, int64_t
 static void round_rows(const sums *s, const dj_tensor *out, int64_t r0, int64_t r1, int64_t k0,
                        int64_t k1) {
   const int64_t d = out->shape.dim[1];
-  for (int64_t r = r0; s->row && r < r1; r++)
-    DJ__I(store_block)
-    (at_w(out->data, out->dtype, s->row[r] * d + k0), out->dtype, s->y + r * d + k0, k1 - k0);
+  for (int64_t r = r0; s->row && r < r1; r++) DJ__I(store_block)
+  (at_w(out->data, out->dtype, s->row[r] * d + k0), out->dtype, s->y + r * d + k0, k1 - k0);
 }
 
 /* Rows that nothing is added to, where the sums lie elsewhere. */

@@ -8,6 +8,7 @@ const dj__kernels DJ__I(kernels) = {
     .convert = DJ__I(convert),
     .post = DJ__I(post),
     .pack = DJ__I(pack),
+    .adamw_moments = DJ__I(adamw_moments),
     .fma_loop = DJ__I(fma_loop),
     .fill_normal = DJ__I(fill_normal),
     .op =

@@ -8,6 +8,9 @@
  * gets whole groups of rows, and packs each when it is updated and still in cache. Per element the
  * arithmetic is f32 (constants are prepared in double); the norm is summed in double, a sum for
  * each block, added in the order of the blocks.
+ *
+ * After the first update the moments of a variable are functions of one gradient: a backend may
+ * keep that instead, and have the moments written when they are needed.
  */
 #include "backend/cpu/isa/basic.h"
 #include "engine/attrs.h"
@@ -69,22 +72,28 @@ static int64_t all_chunks(const dj__call *c, int first, int step, int64_t *eleme
 /* ---- optimisers ---- */
 typedef struct step_constants {
   float clip, beta1, rest1, beta2, rest2, correct1, correct2, eps, lr, decay, ema_rest;
+  void *const *kept; /* of dj__late; NULL: nowhere */
 } step_constants;
 
 DJ__INLINE void average_piece(float *ema, const float *p, int64_t n, float rest) {
   DJ__SIMD for (int64_t i = 0; i < n; i++) ema[i] += rest * (p[i] - ema[i]);
 }
 
-/* The corrections of both averages are drawn out of the root: one division an element. */
+/* The corrections of both averages are drawn out of the root: one division an element. m, v NULL:
+ * they were zero, and are not written. */
 DJ__INLINE void adamw_piece(float *p, const float *g, float *m, float *v, int64_t n,
                             const step_constants s) {
   const float root = __builtin_sqrtf(s.correct2), scale = root / s.correct1, eps = s.eps * root;
   DJ__SIMD for (int64_t i = 0; i < n; i++) {
     float gi = g[i] * s.clip;
-    float mi = s.beta1 * m[i] + s.rest1 * gi, vi = s.beta2 * v[i] + s.rest2 * gi * gi;
+    float mi = s.rest1 * gi, vi = s.rest2 * gi * gi;
+    if (m) {
+      mi += s.beta1 * m[i];
+      vi += s.beta2 * v[i];
+      m[i] = mi;
+      v[i] = vi;
+    }
     float step = scale * mi / (__builtin_sqrtf(vi) + eps);
-    m[i] = mi;
-    v[i] = vi;
     p[i] -= s.lr * (step + s.decay * p[i]);
   }
 }
@@ -97,9 +106,11 @@ DJ__INLINE void sgd_piece(float *p, const float *g, float *m, int64_t n, const s
   }
 }
 
-/* What belongs to a variable, from some element on; v and ema may be NULL, g may be bf16. */
+/* What belongs to a variable, from some element on; m, v and ema may be NULL, g may be bf16. kept:
+ * where g is kept; NULL: nowhere. */
 typedef struct variable {
   float *p, *m, *v, *ema;
+  void *kept;
   const void *g;
   dj_dtype g_type;
 } variable;
@@ -124,7 +135,10 @@ DJ__INLINE void update_piece(bool adamw, const variable *x, int64_t i, int64_t n
     DJ__SIMD for (int64_t k = 0; k < n; k++) made[k] = ld(at_i, DJ_BF16, k);
     g = made;
   }
-  if (adamw)
+  if (x->kept) {
+    memcpy(at_w(x->kept, x->g_type, i), at_i, (size_t)n * dj_dtype_size(x->g_type));
+    adamw_piece(x->p + i, g, NULL, NULL, n, s);
+  } else if (adamw)
     adamw_piece(x->p + i, g, x->m + i, x->v + i, n, s);
   else
     sgd_piece(x->p + i, g, x->m + i, n, s);
@@ -134,8 +148,9 @@ DJ__INLINE void update_piece(bool adamw, const variable *x, int64_t i, int64_t n
 DJ__INLINE void update_pieces(bool adamw, const variable *x, int64_t n, const step_constants s) {
   int64_t i = 0;
   for (; i + PIECE <= n; i += PIECE) {
-    ask(x->p + i, DJ_F32), ask(x->m + i, DJ_F32), ask(at(x->g, x->g_type, i), x->g_type);
-    if (adamw) ask(x->v + i, DJ_F32);
+    ask(x->p + i, DJ_F32), ask(at(x->g, x->g_type, i), x->g_type);
+    if (!x->kept) ask(x->m + i, DJ_F32);
+    if (!x->kept && adamw) ask(x->v + i, DJ_F32);
     update_piece(adamw, x, i, PIECE, s);
   }
   update_piece(adamw, x, i, n - i, s);
@@ -150,7 +165,9 @@ static void update_block(const dj__call *c, int input, int64_t from, int64_t n,
   step_constants k = *general;
   k.lr = general->lr * var->lr_scale;
   k.decay = var->weight_decay;
+  void *kept = k.kept ? k.kept[(input - DJ__UPDATE_FIRST) / DJ__UPDATE_PER_VAR] : NULL;
   const variable x = {.p = floats(c, input, from),
+                      .kept = kept ? at_w(kept, g->dtype, from) : NULL,
                       .m = floats(c, input + 2, from),
                       .v = floats(c, input + 3, from),
                       .ema = floats(c, input + 4, from),
@@ -212,35 +229,59 @@ static void update_all(const dj__call *c, const step_constants *k) {
 }
 
 /* inputs: hyper (8), guard (2), then param, grad, m, v, ema of every variable, all f32 but grad,
- * which may be bf16. */
-static dj_status update_run(const dj__call *c) {
+ * which may be bf16. late: NULL, or where gradients are kept. */
+static void update_run(const dj__call *c, dj__late *late) {
   const float *h = c->in[0].data; // (8) f32
   step_constants k;
   if (!dj__update_clip(h, c->in[1].data, &k.clip)) {
     if (c->copies) update_all(c, NULL); // whose memory has served others in this run
-    return DJ_OK;
+    return;
   }
-  k.beta1 = h[DJ__HYPER_BETA1];
-  k.rest1 = (float)(1 - (double)k.beta1);
-  k.beta2 = h[DJ__HYPER_BETA2];
-  k.rest2 = (float)(1 - (double)k.beta2);
+  const bool first = c->op == DJ__OP_adamw && dj__update_is_first(h);
+  k.beta1 = first ? 0 : h[DJ__HYPER_BETA1];
+  k.rest1 = (float)(1 - (double)h[DJ__HYPER_BETA1]);
+  k.beta2 = first ? 0 : h[DJ__HYPER_BETA2];
+  k.rest2 = (float)(1 - (double)h[DJ__HYPER_BETA2]);
   k.correct1 = h[DJ__HYPER_CORRECT1];
   k.correct2 = h[DJ__HYPER_CORRECT2];
   k.eps = h[DJ__HYPER_EPS];
   k.lr = h[DJ__HYPER_LR];
   k.decay = 0;
   k.ema_rest = (float)(1 - (double)h[DJ__HYPER_EMA]);
+  k.kept = late ? late->kept : NULL;
+  if (late) *late = (dj__late){late->kept, k.clip, k.rest1, k.rest2};
   update_all(c, &k);
-  return DJ_OK;
 }
 
+/* self: dj__late; NULL: moments are always written. */
 dj_status DJ__I(adamw_run)(const dj__call *c, void *self) {
-  (void)self;
-  return update_run(c);
+  update_run(c, self);
+  return DJ_OK;
 }
 dj_status DJ__I(sgd_run)(const dj__call *c, void *self) {
   (void)self;
-  return update_run(c);
+  update_run(c, NULL);
+  return DJ_OK;
+}
+
+/* m and v of a variable as its first update leaves them. */
+DJ__INLINE void first_moments(float *m, float *v, const void *g, const dj_dtype t, int64_t n,
+                              const dj__late *late, int nt) {
+  const float clip = late->clip, rest1 = late->rest1, rest2 = late->rest2;
+#pragma omp parallel for simd schedule(static) num_threads(nt)
+  for (int64_t i = 0; i < n; i++) {
+    float gi = ld(g, t, i) * clip;
+    m[i] = rest1 * gi;
+    v[i] = rest2 * gi * gi;
+  }
+}
+
+void DJ__I(adamw_moments)(const dj__call *c, int number, const dj__late *late) {
+  const int input = DJ__UPDATE_FIRST + DJ__UPDATE_PER_VAR * number;
+  const int64_t n = dj_shape_count(&c->in[input].shape);
+  DJ__WITH_DTYPE(c->in[input + 1].dtype, T,
+                 first_moments(floats(c, input + 2, 0), floats(c, input + 3, 0), late->kept[number],
+                               T, n, late, threads_for(c, n)));
 }
 
 /* ---- global norm ---- */
