@@ -128,8 +128,13 @@ def conv_backward(which):
     return make
 
 
+def together(shape, t):
+    """Queries, keys and values in one tensor (B, T, 3 H, D), as PyTorch takes them."""
+    return like(shape, t).transpose(1, 2).chunk(3, 1)
+
+
 def attention_call(case, s, t):
-    q, k, v = (like(x, t) for x in s[:3])
+    q, k, v = (like(x, t) for x in s) if len(s) == 3 else together(s[0], t)
     return (lambda a, b, c: F.scaled_dot_product_attention(a, b, c, is_causal=True)), [q, k, v]
 
 
@@ -192,6 +197,9 @@ def update(kind):
     return make
 
 
+# These gradients are made from the inputs of the op that they belong to.
+SHAPES_OF = {"conv2d_data": "conv2d", "conv2d_weight": "conv2d", "attention_grad": "attention"}
+
 CASES = {
     "matmul": plain(linear_call),
     "conv2d": plain(conv_call),
@@ -252,8 +260,8 @@ def theirs(run, seconds):
     return statistics.median(times), min(times)
 
 
-def compare(args, op, row, conv_shapes):
-    shapes = conv_shapes.get(row["sample"], row["inputs"])
+def compare(args, op, row, forward_shapes):
+    shapes = forward_shapes.get(row["sample"], row["inputs"])
     dtype = torch.float32 if row["dtype"] == "f32" else torch.bfloat16
     try:
         run = CASES[op](row["sample"], shapes, dtype)
@@ -286,12 +294,12 @@ def main():
     torch.set_num_threads(args.threads)
     names = args.ops or list(CASES)
     out = subprocess.run([args.dojo, "bench", "ops", "--seconds", "0", "--no-peaks", "--json",
-                          *names, "conv2d"], check=True, capture_output=True, text=True).stdout
+                          *names, *SHAPES_OF.values()], check=True, capture_output=True, text=True).stdout
     rows = json.loads(out)["ops"]
-    conv = {r["sample"]: r["inputs"] for r in rows if r["op"] == "conv2d"}
+    shapes = {op: {r["sample"]: r["inputs"] for r in rows if r["op"] == op} for op in SHAPES_OF.values()}
     print(f"PyTorch {torch.__version__}, {args.threads} threads, median of {args.rounds} runs by turns")
     print(f"{'op':18} {'sample':26} {'dtype':5} {'ours, ms':>9} {'PyTorch':>9} {'ratio':>7} {'fastest':>8}")
-    ratios = [compare(args, r["op"], r, conv if r["op"].startswith("conv2d") else {})
+    ratios = [compare(args, r["op"], r, shapes.get(SHAPES_OF.get(r["op"]), {}))
               for r in rows
               if r["op"] in names and (not args.dtype or r["dtype"] == args.dtype)]
     ratios = [r for r in ratios if r]

@@ -430,6 +430,45 @@ static void attention_equals_its_formula(void **backend) {
   }
 }
 
+/* Heads first .. first + n of (B, T, N, D) as (B, n, T, D) */
+static dj_val take_heads(dj_graph *g, dj_val x, int64_t first, int64_t n) {
+  return dj_transpose(g, dj_slice(g, x, 2, first, n), (int[]){0, 2, 1, 3});
+}
+
+static void self_attention_case(bench *b, void **backend, bool causal, bool together) {
+  enum { B = 2, H = 4, HK = 2, T = 6, D = 8 };
+  dj_graph *g = b->g;
+  dj_val qkv = input(b, "qkv", DJ_SHAPE(B, T, H + 2 * HK, D)), o;
+  dj_val d = input(b, "d", DJ_SHAPE(B, T, H, D));
+  dj_require_grad(g, qkv);
+  if (together) {
+    o = dj_self_attention(g, qkv, HK, causal, 0);
+  } else {
+    dj_val q = take_heads(g, qkv, 0, H), k = take_heads(g, qkv, H, HK);
+    o = dj_attention(g, q, k, take_heads(g, qkv, H + HK, HK), causal, 0);
+    o = dj_transpose(g, o, (int[]){0, 2, 1, 3});
+  }
+  dj_output(g, "o", o);
+  ok(dj_graph_backward(g, dj_sum(g, dj_mul(g, o, d), DJ_ALL_AXES)));
+  dj_output(g, "dqkv", dj_grad(g, qkv));
+  compile(b, backend);
+  fill(b, "qkv", 1);
+  fill(b, "d", 2);
+  ok(dj_program_run(b->p, 0));
+}
+
+static void self_attention_equals_attention(void **backend) {
+  for (int causal = 0; causal < 2; causal++) {
+    bench a = begin(), b = begin();
+    self_attention_case(&a, backend, causal, true);
+    self_attention_case(&b, backend, causal, false);
+    all_near(out(&a, "o"), out(&b, "o"), out_count(&a, "o"), 1e-6);
+    all_near(out(&a, "dqkv"), out(&b, "dqkv"), out_count(&a, "dqkv"), 1e-6);
+    end(&a);
+    end(&b);
+  }
+}
+
 static dj_val gate(dj_graph *g, dj_val v, int k) {
   return dj_slice(g, v, 1, 6 * k, 6);
 }
@@ -654,6 +693,7 @@ int main(void) {
       BOTH(norms_equal_their_formula),
       BOTH(running_statistics),
       BOTH(attention_equals_its_formula),
+      BOTH(self_attention_equals_attention),
       BOTH(gru_equals_its_formula),
       BOTH(grid_sampling_by_hand),
       BOTH(dropout_keeps_its_rate_and_mask),

@@ -122,6 +122,9 @@ dj_val dj_scatter_add(dj_graph *g, dj_val table, dj_val x, dj_val index, int64_t
 /* q (B, H, T, D), k and v (B, HK, S, D), H a multiple of HK. scale 0: 1/sqrt(D). Causal: query t
  * sees keys s <= t + S - T. Returns (B, H, T, D). */
 dj_val dj_attention(dj_graph *g, dj_val q, dj_val k, dj_val v, bool causal, float scale);
+/* The same of heads as a projection leaves them: qkv (B, T, H + 2 HK, D) holds those of queries,
+ * keys and values. Returns (B, T, H, D). Nothing is moved on the way. */
+dj_val dj_self_attention(dj_graph *g, dj_val qkv, int kv_heads, bool causal, float scale);
 /* Rotary positions (Su et al. 2021; the halves form): x (B, T, N, D), position (T) i32. Turns the
  * first `heads` of the N heads, leaves the others. theta: 10000 if in doubt. */
 dj_val dj_rotary(dj_graph *g, dj_val x, dj_val position, int heads, float theta);

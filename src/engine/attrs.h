@@ -86,12 +86,66 @@ typedef struct dj__running_attr {
   float unbias; /* count / (count - 1); 1 for a count of 1 */
 } dj__running_attr;
 
-/* attention (q, k, v) -> o, lse (B, H, T) f32: log of the sum of exp of scaled scores.
- * attention_grad (q, k, v, o, lse, do) -> dq, dk, dv. */
+/* attention (q, k, v), or (qkv) -> o, lse (B, H, T) f32: log of the sum of exp of scaled scores.
+ * attention_grad (o, lse, do, q, k, v) -> dq, dk, dv; or (o, lse, do, qkv) -> dqkv. Apart, q and o
+ * are (B, H, T, D), k and v (B, HK, S, D). Together, as a projection leaves them and the next one
+ * wants them, qkv is (B, T, H + 2 HK, D), heads of queries, of keys, of values, and o (B, T, H, D).
+ */
 typedef struct dj__attention_attr {
   float scale;
-  int causal; /* query t sees keys s <= t + S - T; S >= T */
+  int causal;   /* query t sees keys s <= t + S - T; S >= T */
+  int kv_heads; /* HK of qkv; 0: q, k and v are apart */
 } dj__attention_attr;
+
+/* Heads in a tensor: row i of head u of (B, n) begins at element dj__head_row(u, i). */
+typedef struct dj__heads {
+  const dj_tensor *of;
+  int64_t n, first, batch, head, row; /* elements: before all, and from one to the next */
+} dj__heads;
+static inline int64_t dj__head_row(const dj__heads *x, int64_t u, int64_t i) {
+  return x->first + u / x->n * x->batch + u % x->n * x->head + i * x->row;
+}
+
+/* Of the tensor's heads those from `from` on, n of them. */
+static inline dj__heads dj__heads_of(const dj_tensor *t, int64_t from, int64_t n, bool time_first) {
+  const int64_t *x = t->shape.dim, d = x[3];
+  if (time_first) return (dj__heads){t, n, from * d, x[1] * x[2] * d, d, x[2] * d};
+  return (dj__heads){t, n, from * x[2] * d, x[1] * x[2] * d, x[2] * d, d};
+}
+
+/* Sizes of an attention or its gradient, and where its heads lie. */
+typedef struct dj__attention {
+  int64_t b, h, hk, t, s, d;
+  float scale;
+  bool causal;
+  dj__heads q, k, v, o;
+  dj__heads dy, dq, dk, dv; /* gradient */
+} dj__attention;
+
+static inline dj__attention dj__attention_of(const dj__call *c) {
+  const dj__attention_attr *a = c->attr;
+  const bool grad = c->op == DJ__OP_attention_grad, one = a->kv_heads > 0;
+  const int apart = one ? 0 : 1;
+  const dj_tensor *q = c->in + (grad ? 3 : 0), *o = grad ? c->in : c->out;
+  const int64_t *x = q->shape.dim, *y = q[apart].shape.dim, hk = one ? a->kv_heads : y[1];
+  const int64_t h = one ? x[2] - 2 * hk : x[1], k = one ? h : 0, v = one ? h + hk : 0;
+  dj__attention r = {.b = x[0], .h = h, .hk = hk, .d = x[3], .scale = a->scale};
+  r.t = x[one ? 1 : 2];
+  r.s = y[one ? 1 : 2];
+  r.causal = a->causal;
+  r.q = dj__heads_of(q, 0, h, one);
+  r.k = dj__heads_of(q + apart, k, hk, one);
+  r.v = dj__heads_of(q + 2 * apart, v, hk, one);
+  r.o = dj__heads_of(o, 0, h, one);
+  r.dy = r.o, r.dq = r.q, r.dk = r.k, r.dv = r.v; /* gradients lie alike */
+  if (grad) {
+    r.dy.of = c->in + 2;
+    r.dq.of = c->out;
+    r.dk.of = c->out + apart;
+    r.dv.of = c->out + 2 * apart;
+  }
+  return r;
+}
 
 /* rotary (x (B, T, N, D), position (T) i32): turns the first `heads` of N, or back; the others
  * stay. attention_cached (qkv (B, T, H + 2 HK, D), keys, values (B, HK, S, D), position (T) i32) ->

@@ -78,11 +78,6 @@ static float residual_gain(const dj__decoder *d) {
   return 1 / sqrtf(2 * (float)d->layers);
 }
 
-/* Heads first .. first + n of (B, T, N, D) as (B, n, T, D) */
-static dj_val take_heads(dj_graph *g, dj_val x, int64_t first, int64_t n) {
-  return dj_transpose(g, dj_slice(g, x, 2, first, n), (int[]){0, 2, 1, 3});
-}
-
 static dj_val attention(dj_graph *g, const dj__decoder *d, dj_val x, dj_val position, bool cached) {
   dj_shape s = dj_val_shape(g, x); // (B, T, E)
   const int64_t width = d->width / d->heads, all = d->heads + 2 * d->kv_heads;
@@ -97,9 +92,7 @@ static dj_val attention(dj_graph *g, const dj__decoder *d, dj_val x, dj_val posi
     dj_val values = dj_state(g, "cache/value", whole, dj_init_const(0));
     o = dj_attention_cached(g, qkv, keys, values, position, 0);
   } else {
-    dj_val q = take_heads(g, qkv, 0, d->heads), k = take_heads(g, qkv, d->heads, d->kv_heads),
-           v = take_heads(g, qkv, d->heads + d->kv_heads, d->kv_heads);
-    o = dj_transpose(g, dj_attention(g, q, k, v, true, 0), (int[]){0, 2, 1, 3});
+    o = dj_self_attention(g, qkv, d->kv_heads, true, 0);
   }
   o = linear(g, d, "out", dj_reshape(g, o, s), d->width, residual_gain(d));
   dj_graph_pop(g);

@@ -5,6 +5,7 @@
  * (Dao et al. 2022).
  *
  * q, o (B, H, T, D); k, v (B, HK, S, D), H a multiple of HK: query head h reads head h / (H / HK).
+ * Or all of them in one tensor, time before heads: qkv (B, T, H + 2 HK, D), o (B, T, H, D).
  * Causal: query t sees keys s <= t + S - T, which needs S >= T so that every query sees one.
  */
 #include "dojo/ops.h"
@@ -13,11 +14,12 @@
 
 /* ---- shapes ---- */
 
-static dj_status check(const dj__infer *s) {
+/* q, k and v, from input `first` on */
+static dj_status check_apart(const dj__infer *s, int first) {
   const dj__attention_attr *a = s->attr;
-  for (int i = 0; i < 3; i++) DJ_TRY(dj__want_float(s, i, 4));
-  const int64_t *q = s->in[0].shape.dim, *k = s->in[1].shape.dim;
-  DJ_TRY(dj__want_shape(s, 2, &s->in[1].shape));
+  for (int i = first; i < first + 3; i++) DJ_TRY(dj__want_float(s, i, 4));
+  const int64_t *q = s->in[first].shape.dim, *k = s->in[first + 1].shape.dim;
+  DJ_TRY(dj__want_shape(s, first + 2, &s->in[first + 1].shape));
   if (q[0] != k[0] || q[3] != k[3])
     return dj__bad(s, "queries have batch %lld and width %lld, keys %lld and %lld; they must agree",
                    (long long)q[0], (long long)q[3], (long long)k[0], (long long)k[3]);
@@ -28,30 +30,46 @@ static dj_status check(const dj__infer *s) {
     return dj__bad(s,
                    "causal attention of %lld queries needs at least as many keys, there are %lld",
                    (long long)q[2], (long long)k[2]);
-  if (!isfinite(a->scale)) return dj__bad(s, "scale is %g", (double)a->scale);
   return DJ_OK;
 }
 
-static dj_shape lse_shape(const dj__infer *s) {
-  const int64_t *q = s->in[0].shape.dim;
-  return DJ_SHAPE(q[0], q[1], q[2]);
+/* Inputs from `first` on; shapes of the output and of the log-sums. */
+static dj_status check(const dj__infer *s, int first, dj_shape *o, dj_shape *lse) {
+  const dj__attention_attr *a = s->attr;
+  const bool one = a->kv_heads > 0;
+  if (s->n_in != first + (one ? 1 : 3))
+    return dj__bad(s, "%d inputs; queries, keys and values are either one or three", s->n_in);
+  if (!isfinite(a->scale)) return dj__bad(s, "scale is %g", (double)a->scale);
+  const int64_t *x = s->in[first].shape.dim;
+  int64_t heads;
+  if (one) {
+    DJ_TRY(dj__want_float(s, first, 4));
+    DJ_TRY(dj__query_heads(s, x[2], a->kv_heads, &heads));
+    *o = DJ_SHAPE(x[0], x[1], heads, x[3]);
+    *lse = DJ_SHAPE(x[0], heads, x[1]);
+  } else {
+    DJ_TRY(check_apart(s, first));
+    *o = s->in[first].shape;
+    *lse = DJ_SHAPE(x[0], x[1], x[2]);
+  }
+  return DJ_OK;
 }
 
 static dj_status attention_infer(dj__infer *s) {
-  DJ_TRY(check(s));
-  s->out[0].shape = s->in[0].shape;
-  dj__set_out(s, 1, DJ_F32, lse_shape(s));
+  dj_shape lse = {0};
+  DJ_TRY(check(s, 0, &s->out[0].shape, &lse));
+  dj__set_out(s, 1, DJ_F32, lse);
   return DJ_OK;
 }
 
 static dj_status attention_grad_infer(dj__infer *s) {
-  dj_shape lse;
-  DJ_TRY(check(s));
-  lse = lse_shape(s);
-  DJ_TRY(dj__want_shape(s, 3, &s->in[0].shape));
-  DJ_TRY(dj__want_f32(s, 4, &lse));
-  DJ_TRY(dj__want_shape(s, 5, &s->in[0].shape));
-  for (int i = 0; i < 3; i++) dj__set_out(s, i, s->in[i].dtype, s->in[i].shape);
+  dj_shape o = {0}, lse = {0};
+  DJ_TRY(check(s, 3, &o, &lse));
+  DJ_TRY(dj__want_shape(s, 0, &o));
+  DJ_TRY(dj__want_f32(s, 1, &lse));
+  DJ_TRY(dj__want_shape(s, 2, &o));
+  s->n_out = s->n_in - 3;
+  for (int i = 0; i < s->n_out; i++) dj__set_out(s, i, s->in[3 + i].dtype, s->in[3 + i].shape);
   return DJ_OK;
 }
 
@@ -59,12 +77,10 @@ static dj_status attention_grad_infer(dj__infer *s) {
 
 static void attention_backward(dj_graph *g, const dj__node *n, const dj_val *dout, dj_val *din) {
   if (dout[0] == DJ_NONE) return; /* the row sums alone pass nothing on */
-  dj_val in[] = {n->in[0], n->in[1], n->in[2], n->out[0], n->out[1], dout[0]};
-  dj_val dq = dj__emit(g, DJ__OP_attention_grad, in, 6, n->attr, n->attr_size);
-  if (dq == DJ_NONE) return;
-  din[0] = dq;
-  din[1] = dj__sibling(g, dq, 1);
-  din[2] = dj__sibling(g, dq, 2);
+  dj_val in[6] = {n->out[0], n->out[1], dout[0]};
+  for (int i = 0; i < n->n_in; i++) in[3 + i] = n->in[i];
+  dj_val first = dj__emit(g, DJ__OP_attention_grad, in, 3 + n->n_in, n->attr, n->attr_size);
+  for (int i = 0; first != DJ_NONE && i < n->n_in; i++) din[i] = dj__sibling(g, first, i);
 }
 
 /* ---- cost ---- */
@@ -72,27 +88,14 @@ static void attention_backward(dj_graph *g, const dj__node *n, const dj_val *dou
 /* Two products forward, five backward, of the pairs (t, s) that are seen; 5 FLOPs for a softmax
  * entry. */
 static void attention_cost(const dj__call *c, dj__cost *cost) {
-  const dj__attention_attr *a = c->attr;
-  const int64_t *q = c->in[0].shape.dim, *k = c->in[1].shape.dim;
-  double t = (double)q[2], s = (double)k[2];
-  double pairs = (double)q[0] * (double)q[1] * (a->causal ? t * (s - t) + t * (t + 1) / 2 : t * s);
+  const dj__attention m = dj__attention_of(c);
+  double t = (double)m.t, s = (double)m.s;
+  double pairs = (double)m.b * (double)m.h * (m.causal ? t * (s - t) + t * (t + 1) / 2 : t * s);
   dj__cost_touch(c, cost);
-  cost->flops = pairs * ((c->op == DJ__OP_attention ? 4.0 : 10.0) * (double)q[3] + 5.0);
+  cost->flops = pairs * ((c->op == DJ__OP_attention ? 4.0 : 10.0) * (double)m.d + 5.0);
 }
 
 /* ---- reference kernels ---- */
-
-typedef struct dims {
-  int64_t b, h, t, d, hk, s;
-  double scale;
-  bool causal;
-} dims;
-
-static dims dims_of(const dj__call *c) {
-  const int64_t *q = c->in[0].shape.dim, *k = c->in[1].shape.dim;
-  const dj__attention_attr *a = c->attr;
-  return (dims){q[0], q[1], q[2], q[3], k[1], k[2], (double)a->scale, a->causal != 0};
-}
 
 static double dot(const float *a, const float *b, int64_t n) {
   double sum = 0;
@@ -100,109 +103,117 @@ static double dot(const float *a, const float *b, int64_t n) {
   return sum;
 }
 
+static float *row_of(const dj__heads *x, int64_t head, int64_t i) {
+  return (float *)x->of->data + dj__head_row(x, head, i);
+}
+
+/* Head of keys that head u of queries, of (B, H), reads: of (B, HK). */
+static int64_t kv_head(const dj__attention *m, int64_t u) {
+  return u / (m->h / m->hk);
+}
+
 /* Keys that query t sees: 0 .. result - 1. */
-static int64_t seen(const dims *m, int64_t t) {
+static int64_t seen(const dj__attention *m, int64_t t) {
   return m->causal ? t + m->s - m->t + 1 : m->s;
 }
 
-static double row_lse(const dims *m, const float *q, const float *k, int64_t n) {
+/* Scaled score of query t of head u and key s. */
+static double score(const dj__attention *m, int64_t u, int64_t t, int64_t s) {
+  return (double)m->scale * dot(row_of(&m->q, u, t), row_of(&m->k, kv_head(m, u), s), m->d);
+}
+
+static double row_lse(const dj__attention *m, int64_t u, int64_t t) {
   double top = -INFINITY, sum = 0;
-  for (int64_t s = 0; s < n; s++) {
-    double v = m->scale * dot(q, k + s * m->d, m->d);
-    if (v > top) {
-      sum = sum * exp(top - v) + 1;
-      top = v;
+  for (int64_t s = 0; s < seen(m, t); s++) {
+    double x = score(m, u, t, s);
+    if (x > top) {
+      sum = sum * exp(top - x) + 1;
+      top = x;
     } else {
-      sum += exp(v - top);
+      sum += exp(x - top);
     }
   }
   return top + log(sum);
 }
 
 static dj_status attention_ref(const dj__call *call) {
-  dims m = dims_of(call);
-  const float *k = call->in[1].data; // (B, HK, S, D) f32
-  const float *v = call->in[2].data; // (B, HK, S, D) f32
-  float *lse = call->out[1].data;    // (B, H, T) f32
+  const dj__attention m = dj__attention_of(call);
+  float *lse = call->out[1].data; // (B, H, T) f32
   for (int64_t i = 0; i < m.b * m.h * m.t; i++) {
-    int64_t t = i % m.t, h = i / m.t % m.h, b = i / m.t / m.h, n = seen(&m, t);
-    int64_t head = (b * m.hk + h / (m.h / m.hk)) * m.s * m.d;
-    const float *q = (const float *)call->in[0].data + i * m.d;
-    float *o = (float *)call->out[0].data + i * m.d;
-    double z = row_lse(&m, q, k + head, n);
+    int64_t u = i / m.t, t = i % m.t;
+    double z = row_lse(&m, u, t);
     lse[i] = (float)z;
     for (int64_t d0 = 0; d0 < m.d; d0 += DJ__TILE) {
       double acc[DJ__TILE] = {0};
       int tile = dj__tile(m.d - d0);
-      for (int64_t s = 0; s < n; s++) {
-        double p = exp(m.scale * dot(q, k + head + s * m.d, m.d) - z);
-        for (int d = 0; d < tile; d++) acc[d] += p * (double)v[head + s * m.d + d0 + d];
+      for (int64_t s = 0; s < seen(&m, t); s++) {
+        const float *v = row_of(&m.v, kv_head(&m, u), s) + d0;
+        double p = exp(score(&m, u, t, s) - z);
+        for (int d = 0; d < tile; d++) acc[d] += p * (double)v[d];
       }
-      for (int d = 0; d < tile; d++) o[d0 + d] = (float)acc[d];
+      float *o = row_of(&m.o, u, t) + d0;
+      for (int d = 0; d < tile; d++) o[d] = (float)acc[d];
     }
   }
   return DJ_OK;
 }
 
-/* Of one pair (query row i, key row j): the probability and the gradient of the scaled score. */
+/* Of query t of head u and key s: the probability and the gradient of the scaled score. */
 typedef struct pair {
   double p, ds;
 } pair;
 
-static pair pair_of(const dims *m, const dj__call *c, int64_t i, int64_t j) {
-  const float *q = c->in[0].data, *k = c->in[1].data, *v = c->in[2].data;
-  const float *o = c->in[3].data, *lse = c->in[4].data, *dy = c->in[5].data;
-  double p = exp(m->scale * dot(q + i * m->d, k + j * m->d, m->d) - (double)lse[i]);
-  double dp = dot(dy + i * m->d, v + j * m->d, m->d);
-  double delta = dot(dy + i * m->d, o + i * m->d, m->d);
-  return (pair){p, p * (dp - delta) * m->scale};
+static pair pair_of(const dj__attention *m, const dj__call *c, int64_t u, int64_t t, int64_t s) {
+  const float *lse = c->in[1].data; // (B, H, T) f32
+  const float *dy = row_of(&m->dy, u, t);
+  double p = exp(score(m, u, t, s) - (double)lse[u * m->t + t]);
+  double dp = dot(dy, row_of(&m->v, kv_head(m, u), s), m->d);
+  double delta = dot(dy, row_of(&m->o, u, t), m->d);
+  return (pair){p, p * (dp - delta) * (double)m->scale};
 }
 
-static void dq_row(const dims *m, const dj__call *c, int64_t i) {
-  int64_t h = i / m->t % m->h, b = i / m->t / m->h, n = seen(m, i % m->t);
-  int64_t first = (b * m->hk + h / (m->h / m->hk)) * m->s;
-  const float *k = c->in[1].data;
-  float *dq = (float *)c->out[0].data + i * m->d;
+static void dq_row(const dj__attention *m, const dj__call *c, int64_t u, int64_t t) {
   for (int64_t d0 = 0; d0 < m->d; d0 += DJ__TILE) {
     double acc[DJ__TILE] = {0};
     int tile = dj__tile(m->d - d0);
-    for (int64_t s = 0; s < n; s++) {
-      pair r = pair_of(m, c, i, first + s);
-      for (int d = 0; d < tile; d++) acc[d] += r.ds * (double)k[(first + s) * m->d + d0 + d];
+    for (int64_t s = 0; s < seen(m, t); s++) {
+      const float *k = row_of(&m->k, kv_head(m, u), s) + d0;
+      pair r = pair_of(m, c, u, t, s);
+      for (int d = 0; d < tile; d++) acc[d] += r.ds * (double)k[d];
     }
-    for (int d = 0; d < tile; d++) dq[d0 + d] = (float)acc[d];
+    float *dq = row_of(&m->dq, u, t) + d0;
+    for (int d = 0; d < tile; d++) dq[d] = (float)acc[d];
   }
 }
 
-/* dk and dv of key row j = (b, hk, s): sums over the queries of all its heads that see it. */
-static void dkv_row(const dims *m, const dj__call *c, int64_t j) {
-  int64_t s = j % m->s, hk = j / m->s % m->hk, b = j / m->s / m->hk, per = m->h / m->hk;
-  const float *q = c->in[0].data, *dy = c->in[5].data;
-  float *dk = (float *)c->out[1].data + j * m->d, *dv = (float *)c->out[2].data + j * m->d;
+/* dk and dv of key s of a head of (B, HK): sums over the queries of all its heads that see it. */
+static void dkv_row(const dj__attention *m, const dj__call *c, int64_t head, int64_t s) {
+  const int64_t per = m->h / m->hk;
   for (int64_t d0 = 0; d0 < m->d; d0 += DJ__TILE) {
     double ak[DJ__TILE] = {0}, av[DJ__TILE] = {0};
     int tile = dj__tile(m->d - d0);
-    for (int64_t h = hk * per; h < (hk + 1) * per; h++)
+    for (int64_t u = head * per; u < (head + 1) * per; u++)
       for (int64_t t = 0; t < m->t; t++) {
         if (s >= seen(m, t)) continue;
-        int64_t i = (b * m->h + h) * m->t + t;
-        pair r = pair_of(m, c, i, j);
+        const float *q = row_of(&m->q, u, t) + d0, *dy = row_of(&m->dy, u, t) + d0;
+        pair r = pair_of(m, c, u, t, s);
         for (int d = 0; d < tile; d++) {
-          ak[d] += r.ds * (double)q[i * m->d + d0 + d];
-          av[d] += r.p * (double)dy[i * m->d + d0 + d];
+          ak[d] += r.ds * (double)q[d];
+          av[d] += r.p * (double)dy[d];
         }
       }
+    float *dk = row_of(&m->dk, head, s) + d0, *dv = row_of(&m->dv, head, s) + d0;
     for (int d = 0; d < tile; d++) {
-      dk[d0 + d] = (float)ak[d];
-      dv[d0 + d] = (float)av[d];
+      dk[d] = (float)ak[d];
+      dv[d] = (float)av[d];
     }
   }
 }
 
 static dj_status attention_grad_ref(const dj__call *call) {
-  dims m = dims_of(call);
-  for (int64_t i = 0; i < m.b * m.h * m.t; i++) dq_row(&m, call, i);
-  for (int64_t j = 0; j < m.b * m.hk * m.s; j++) dkv_row(&m, call, j);
+  const dj__attention m = dj__attention_of(call);
+  for (int64_t i = 0; i < m.b * m.h * m.t; i++) dq_row(&m, call, i / m.t, i % m.t);
+  for (int64_t j = 0; j < m.b * m.hk * m.s; j++) dkv_row(&m, call, j / m.s, j % m.s);
   return DJ_OK;
 }
 
@@ -235,26 +246,62 @@ ATTENTION_SAMPLES(ATTENTION_ATTR)
 #define ATTENTION_GRAD_SAMPLE(nm, B, H, HK, T, S, D, sc, cs, b)                                    \
   {.label = #nm,                                                                                   \
    .n_in = 6,                                                                                      \
-   .in = {DJ__F32(B, H, T, D), DJ__F32(B, HK, S, D), DJ__F32(B, HK, S, D), DJ__F32(B, H, T, D),    \
-          DJ__F32(B, H, T), DJ__F32(B, H, T, D)},                                                  \
-   .range = {[4] = {.lo = 2.0f, .hi = 4.0f}},                                                      \
+   .in = {DJ__F32(B, H, T, D), DJ__F32(B, H, T), DJ__F32(B, H, T, D), DJ__F32(B, H, T, D),         \
+          DJ__F32(B, HK, S, D), DJ__F32(B, HK, S, D)},                                             \
+   .range = {[1] = {.lo = 2.0f, .hi = 4.0f}},                                                      \
    DJ__ATTR(nm##_attr),                                                                            \
    .bench = b},
-static const dj__sample attention_samples[] = {ATTENTION_SAMPLES(ATTENTION_SAMPLE)};
-static const dj__sample attention_grad_samples[] = {ATTENTION_SAMPLES(ATTENTION_GRAD_SAMPLE)};
 
-enum { FOLLOW_QKV = 7u, FOLLOW_GRAD = 7u | 1u << 3 | 1u << 5 };
+/* All in one tensor: X(label, B, H, HK, T, D, scale, causal, bench) */
+#define TOGETHER_SAMPLES(X)                                                                        \
+  X(together, 2, 2, 2, 4, 8, 0.35f, 0, false)                                                      \
+  X(together_causal, 2, 3, 3, 7, 16, 0.25f, 1, false)                                              \
+  X(together_grouped, 2, 4, 2, 6, 5, 0.5f, 1, false)                                               \
+  X(together_one, 2, 6, 1, 1, 3, 1.0f, 1, false)                                                   \
+  X(together_odd_wide, 1, 2, 1, 9, 70, 0.12f, 0, false)                                            \
+  X(together_threads, 2, 6, 2, 110, 24, 0.2f, 1, false)                                            \
+  X(together_threads_whole, 1, 3, 3, 70, 64, 0.2f, 0, false)                                       \
+  X(bench_together_8x8x256x64, 8, 8, 8, 256, 64, 0.125f, 1, true)                                  \
+  X(bench_together_4x8x1024x64, 4, 8, 8, 1024, 64, 0.125f, 1, true)
+#define TOGETHER_ATTR(nm, B, H, HK, T, D, sc, cs, b)                                               \
+  static const dj__attention_attr nm##_attr = {.scale = sc, .causal = cs, .kv_heads = HK};
+TOGETHER_SAMPLES(TOGETHER_ATTR)
+#define TOGETHER_SAMPLE(nm, B, H, HK, T, D, sc, cs, b)                                             \
+  {.label = #nm, .n_in = 1, .in = {DJ__F32(B, T, H + 2 * HK, D)}, DJ__ATTR(nm##_attr), .bench = b},
+#define TOGETHER_GRAD_SAMPLE(nm, B, H, HK, T, D, sc, cs, b)                                        \
+  {.label = #nm,                                                                                   \
+   .n_in = 4,                                                                                      \
+   .in = {DJ__F32(B, T, H, D), DJ__F32(B, H, T), DJ__F32(B, T, H, D),                              \
+          DJ__F32(B, T, H + 2 * HK, D)},                                                           \
+   .range = {[1] = {.lo = 2.0f, .hi = 4.0f}},                                                      \
+   DJ__ATTR(nm##_attr),                                                                            \
+   .bench = b},
 
-DJ__DEFINE_OP(attention, 3, 3, 2, DJ__COMPUTE, FOLLOW_QKV, 0, attention_infer, attention_backward,
+static const dj__sample attention_samples[] = {ATTENTION_SAMPLES(ATTENTION_SAMPLE)
+                                                   TOGETHER_SAMPLES(TOGETHER_SAMPLE)};
+static const dj__sample attention_grad_samples[] = {ATTENTION_SAMPLES(ATTENTION_GRAD_SAMPLE)
+                                                        TOGETHER_SAMPLES(TOGETHER_GRAD_SAMPLE)};
+
+enum { FOLLOW_QKV = 7u, FOLLOW_GRAD = 1u | 1u << 2 | FOLLOW_QKV << 3 };
+
+DJ__DEFINE_OP(attention, 1, 3, 2, DJ__COMPUTE, FOLLOW_QKV, 0, attention_infer, attention_backward,
               attention_cost, attention_ref, attention_samples);
-DJ__DEFINE_OP(attention_grad, 6, 6, 3, DJ__COMPUTE, FOLLOW_GRAD, 0, attention_grad_infer,
+DJ__DEFINE_OP(attention_grad, 4, 6, 3, DJ__COMPUTE, FOLLOW_GRAD, 0, attention_grad_infer,
               DJ__NO_GRAD, attention_cost, attention_grad_ref, attention_grad_samples);
 
-/* ---- public constructor ---- */
+/* ---- public constructors ---- */
+
+/* q, k, v (or qkv) with heads of width D; scale 0: 1/sqrt(D) */
+static dj_val emit(dj_graph *g, const dj_val *in, int n_in, dj__attention_attr a) {
+  dj_shape s = dj_val_shape(g, in[0]);
+  if (a.scale == 0.0f && s.rank == 4 && s.dim[3] > 0) a.scale = 1.0f / sqrtf((float)s.dim[3]);
+  return dj__emit(g, DJ__OP_attention, in, n_in, &a, sizeof a);
+}
 
 dj_val dj_attention(dj_graph *g, dj_val q, dj_val k, dj_val v, bool causal, float scale) {
-  dj_shape s = dj_val_shape(g, q);
-  if (scale == 0.0f && s.rank == 4 && s.dim[3] > 0) scale = 1.0f / sqrtf((float)s.dim[3]);
-  dj__attention_attr a = {.scale = scale, .causal = causal};
-  return dj__emit(g, DJ__OP_attention, (dj_val[]){q, k, v}, 3, &a, sizeof a);
+  return emit(g, (dj_val[]){q, k, v}, 3, (dj__attention_attr){scale, causal, 0});
+}
+
+dj_val dj_self_attention(dj_graph *g, dj_val qkv, int kv_heads, bool causal, float scale) {
+  return emit(g, &qkv, 1, (dj__attention_attr){scale, causal, kv_heads});
 }

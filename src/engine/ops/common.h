@@ -51,6 +51,16 @@ static inline dj_status dj__want_shape(const dj__infer *s, int i, const dj_shape
   return DJ_OK;
 }
 
+/* Of (B, T, H + 2 HK, D) with `all` heads, HK of them keys: heads of queries, a multiple of HK. */
+static inline dj_status dj__query_heads(const dj__infer *s, int64_t all, int64_t keys,
+                                        int64_t *heads) {
+  *heads = all - 2 * keys;
+  if (*heads < 1 || *heads % keys)
+    return dj__bad(s, "%lld heads with %lld of keys leave %lld of queries, no multiple",
+                   (long long)all, (long long)keys, (long long)*heads);
+  return DJ_OK;
+}
+
 static inline void dj__set_out(dj__infer *s, int k, dj_dtype t, dj_shape shape) {
   s->out[k].dtype = t;
   s->out[k].shape = shape;

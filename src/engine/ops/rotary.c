@@ -37,13 +37,11 @@ static dj_status attention_cached_infer(dj__infer *s) {
   const int64_t *x = s->in[0].shape.dim, *k = s->in[1].shape.dim;
   DJ_TRY(dj__want_shape(s, 2, &s->in[1].shape));
   DJ_TRY(want_positions(s, 3, x[1]));
-  int64_t heads = x[2] - 2 * k[1];
+  int64_t heads;
   if (k[0] != x[0] || k[3] != x[3])
     return dj__bad(s, "tokens have batch %lld and width %lld, the cache %lld and %lld",
                    (long long)x[0], (long long)x[3], (long long)k[0], (long long)k[3]);
-  if (heads < 1 || heads % k[1])
-    return dj__bad(s, "%lld heads with %lld of keys leave %lld of queries, no multiple",
-                   (long long)x[2], (long long)k[1], (long long)heads);
+  DJ_TRY(dj__query_heads(s, x[2], k[1], &heads));
   s->out[0].shape = DJ_SHAPE(x[0], x[1], heads, x[3]);
   return DJ_OK;
 }

@@ -23,6 +23,7 @@ enum {
 };
 
 typedef struct dims {
+  dj__attention heads; /* where they lie; sizes are repeated here */
   int64_t b, h, hk, t, s, d;
   int64_t per;    /* heads of queries that read a head of keys */
   int64_t deep;   /* steps of 32 in d */
@@ -33,16 +34,15 @@ typedef struct dims {
 } dims;
 
 static dims dims_of(const dj__call *c) {
-  const dj__attention_attr *a = c->attr;
-  const int64_t *q = c->in[0].shape.dim, *k = c->in[1].shape.dim;
-  dims m = {.b = q[0], .h = q[1], .hk = k[1], .t = q[2], .s = k[2], .d = q[3]};
+  const dj__attention a = dj__attention_of(c);
+  dims m = {.heads = a, .b = a.b, .h = a.h, .hk = a.hk, .t = a.t, .s = a.s, .d = a.d};
   m.per = m.h / m.hk;
   m.deep = up(m.d, 32) / 32;
   m.tb = up(m.t, 32) / 32;
   m.sb = up(m.s, 32) / 32;
   m.tile = m.deep * DJ__STEP_BYTES;
-  m.scale = a->scale;
-  m.causal = a->causal;
+  m.scale = a.scale;
+  m.causal = a.causal;
   return m;
 }
 
@@ -50,10 +50,9 @@ static dims dims_of(const dj__call *c) {
 static bool supports(const dj__call *c) {
   const bool grad = c->op == DJ__OP_attention_grad;
   for (int i = 0; i < c->n_in; i++)
-    if (c->in[i].dtype != DJ_BF16 && !(grad && i == 4)) return false;
+    if (c->in[i].dtype != DJ_BF16 && !(grad && i == 1)) return false;
   for (int i = 0; i < c->n_out; i++)
     if (c->out[i].dtype != DJ_BF16 && (grad || i == 0)) return false;
-  if (dj_shape_count(&c->in[0].shape) == 0 || dj_shape_count(&c->in[1].shape) == 0) return false;
   const dims m = dims_of(c);
   return m.d <= MOST_D && (m.t >= LEAST_T || dj__worth_threads == 0 /* a test: small shapes */);
 }
@@ -63,9 +62,30 @@ DJ__INLINE int64_t seen(const dims *m, int64_t t) {
   return m->causal ? t + m->s - m->t + 1 : m->s;
 }
 
-/* Rows of a head (n, d), the first of which is row `first` of t (rows, d). */
-DJ__INLINE dj__amx_matrix rows_of(const dims *m, const dj_tensor *t, int64_t first, int64_t n) {
-  return (dj__amx_matrix){at(t->data, t->dtype, first * m->d), t->dtype, n, m->d, m->d, 1, NULL};
+/* The n rows of head u (n, d). */
+DJ__INLINE dj__amx_matrix rows_of(const dims *m, const dj__heads *x, int64_t u, int64_t n) {
+  const dj_tensor *t = x->of;
+  const void *first = at(t->data, t->dtype, dj__head_row(x, u, 0));
+  return (dj__amx_matrix){first, t->dtype, n, m->d, x->row, 1, NULL};
+}
+
+/* Block b of 32 rows comes into first-level cache: where rows lie far apart the processor does not
+ * fetch them ahead by itself. */
+DJ__INLINE void fetch(const dj__amx_matrix *x, int64_t b) {
+  for (int64_t i = 32 * b; i < least(32 * (b + 1), x->rows); i++) {
+    const char *row = at(x->data, x->dtype, i * x->ld), *end = at(row, x->dtype, x->cols);
+    for (; row < end; row += 64) _mm_prefetch(row, _MM_HINT_T0);
+  }
+}
+
+/* Block b of a head as B: turned, a panel of 32 rows; or what it is of panels of 32 of the width,
+ * all rows deep. */
+static void pack_turned(const dims *m, const dj__amx_matrix *x, int64_t b, char *to) {
+  dj__amx_pack_b(to + b * m->tile, m->tile, x, true, 0, m->deep, 32 * b, 1);
+}
+static void pack_deep(const dims *m, const dj__amx_matrix *x, int64_t b, char *to) {
+  const int64_t size = up(x->rows, 32) / 32 * DJ__STEP_BYTES;
+  dj__amx_pack_b(to + b * DJ__STEP_BYTES, size, x, false, 32 * b, 1, 0, m->deep);
 }
 
 /* A block of A that was packed: `steps` tiles for its first 16 rows, as many for the others. */
@@ -86,17 +106,19 @@ static void fill_tiles(int32_t tiles[MOST_TILES]) {
   for (int i = 0; i < MOST_TILES; i++) tiles[i] = i * DJ__TILE_BYTES;
 }
 
-/* Rows of sums (panels, 32, 32), each times its factor (or all times `all`), to rows of `to`. */
+/* Rows of sums (panels, 32, 32), each times its factor (or all times `all`), to those of head u
+ * from `first` on. */
 static void store_rows(const dims *m, float *sums, const float *factor, float all, int64_t rows,
-                       const dj_tensor *to, int64_t first) {
-  const dj__amx_to how = {.dtype = to->dtype};
+                       const dj__heads *to, int64_t u, int64_t first) {
+  const dj_dtype type = to->of->dtype;
+  const dj__amx_to how = {.dtype = type};
+  char *out = at_w(to->of->data, type, dj__head_row(to, u, first));
   for (int64_t p = 0; p < m->deep; p++, sums += BLOCK) {
     for (int64_t i = 0; i < rows; i++) {
       const float f = factor ? factor[i] : all;
       DJ__SIMD for (int64_t k = 0; k < 32; k++) sums[i * 32 + k] *= f;
     }
-    dj__amx_store(sums, rows, least(32, m->d - 32 * p),
-                  at_w(to->data, to->dtype, first * m->d + 32 * p), m->d, &how);
+    dj__amx_store(sums, rows, least(32, m->d - 32 * p), at_w(out, type, 32 * p), to->row, &how);
   }
 }
 
@@ -159,10 +181,11 @@ static void online_row(const dims *m, forward *f, int64_t i, int64_t pieces, int
 /* Block `tile` of queries of head u of (B, H). k, v: packed, of its head of keys. */
 static void forward_tile(const dims *m, const dj__call *c, int64_t u, int64_t tile, const char *k,
                          const char *v, forward *f) {
-  const int64_t t0 = tile * 32, rows = least(32, m->t - t0), row = u * m->t + t0;
+  const int64_t t0 = tile * 32, rows = least(32, m->t - t0);
   const int64_t blocks = up(seen(m, t0 + rows - 1), 32) / 32;
-  const dj__amx_matrix q = rows_of(m, &c->in[0], u * m->t, m->t);
+  const dj__amx_matrix q = rows_of(m, &m->heads.q, u, m->t), o = rows_of(m, &m->heads.o, u, m->t);
   dj__amx_pack_a(f->q, &q, false, 0, m->deep, t0, 1);
+  fetch(&o, tile);
   memset(f->o, 0, (size_t)m->deep * sizeof f->o[0]);
   for (int64_t i = 0; i < 32; i++) f->max[i] = -__builtin_inff(), f->sum[i] = 0;
   for (int64_t j = 0; j < blocks; j += KEYS) {
@@ -173,22 +196,25 @@ static void forward_tile(const dims *m, const dj__call *c, int64_t u, int64_t ti
     for (int64_t p = 0; p < m->deep; p++)
       multiply(f->p, KEYS, f->tiles, v + (p * m->sb + j) * DJ__STEP_BYTES, pieces, f->o[p], true);
   }
-  float *lse = (float *)c->out[1].data + row; // (B, H, T) f32
+  float *lse = (float *)c->out[1].data + u * m->t + t0; // (B, H, T) f32
   for (int64_t i = 0; i < rows; i++) {
     f->inverse[i] = 1.0f / f->sum[i];
     lse[i] = f->max[i] + vm_log(f->sum[i]);
   }
-  store_rows(m, f->o[0], f->inverse, 1, rows, &c->out[0], row);
+  store_rows(m, f->o[0], f->inverse, 1, rows, &m->heads.o, u, t0);
 }
 
 /* Keys or values of one head: those turned, panels of 32 keys, d deep; these panels of 32 of their
  * width, S deep. */
-static void pack_head(const dims *m, const dj__call *c, int64_t head, bool values, char *to) {
-  const dj__amx_matrix x = rows_of(m, &c->in[values ? 2 : 1], head * m->s, m->s);
-  if (values)
-    dj__amx_pack_b(to, m->sb * DJ__STEP_BYTES, &x, false, 0, m->sb, 0, m->deep);
-  else
-    dj__amx_pack_b(to, m->tile, &x, true, 0, m->deep, 0, m->sb);
+static void pack_head(const dims *m, int64_t head, bool values, char *to) {
+  const dj__amx_matrix x = rows_of(m, values ? &m->heads.v : &m->heads.k, head, m->s);
+  for (int64_t b = 0; b < m->sb; b++) {
+    fetch(&x, b + 1);
+    if (values)
+      pack_deep(m, &x, b, to);
+    else
+      pack_turned(m, &x, b, to);
+  }
 }
 
 /* Heads of queries u of (B, H) read the head of keys kv_head(u) of (B, HK). */
@@ -207,7 +233,7 @@ static dj_status run(const dj__call *c, void *self) {
     dj__amx_begin();
 #pragma omp for schedule(static)
     for (int64_t u = 0; u < 2 * m.b * m.hk; u++)
-      pack_head(&m, c, u / 2, u % 2, packed + u * (head_bytes(&m) / 2));
+      pack_head(&m, u / 2, u % 2, packed + u * (head_bytes(&m) / 2));
       /* Causal tiles cost more the later they are: take them in turns. */
 #pragma omp for schedule(static, 1)
     for (int64_t u = 0; u < m.b * m.h * m.tb; u++) {
@@ -332,34 +358,53 @@ static void score_group(const dims *m, backward *f, int64_t kg, int64_t qg) {
   }
 }
 
-/* What a head of queries brings: packed, its log-sums, delta. */
+/* What a head of queries brings: packed, its log-sums, delta. Block by block, so that each row is
+ * read once. */
 static void take_queries(const dims *m, const dj__call *c, int64_t u, backward *f) {
-  const dj__amx_matrix q = rows_of(m, &c->in[0], u * m->t, m->t),
-                       dy = rows_of(m, &c->in[5], u * m->t, m->t),
-                       o = rows_of(m, &c->in[3], u * m->t, m->t);
-  dj__amx_pack_b(f->q, m->tile, &q, true, 0, m->deep, 0, m->tb);
-  dj__amx_pack_b(f->dy, m->tile, &dy, true, 0, m->deep, 0, m->tb);
-  dj__amx_pack_b(f->q_deep, m->tb * DJ__STEP_BYTES, &q, false, 0, m->tb, 0, m->deep);
-  dj__amx_pack_b(f->dy_deep, m->tb * DJ__STEP_BYTES, &dy, false, 0, m->tb, 0, m->deep);
-  const float *lse = (const float *)c->in[4].data + u * m->t; // (B, H, T) f32
-  for (int64_t i = 0; i < m->tb * 32; i++) {
-    float sum = 0;
+  const dj__amx_matrix q = rows_of(m, &m->heads.q, u, m->t), dy = rows_of(m, &m->heads.dy, u, m->t),
+                       o = rows_of(m, &m->heads.o, u, m->t);
+  const float *lse = (const float *)c->in[1].data + u * m->t; // (B, H, T) f32
+  for (int64_t b = 0; b < m->tb; b++) {
+    fetch(&q, b + 1);
+    pack_turned(m, &q, b, f->q);
+    pack_deep(m, &q, b, f->q_deep);
+    fetch(&dy, b + 1);
+    pack_turned(m, &dy, b, f->dy);
+    pack_deep(m, &dy, b, f->dy_deep);
+    fetch(&o, b + 1);
+    for (int64_t i = 32 * b; i < 32 * (b + 1); i++) {
+      float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t k = 0; k < (i < m->t ? m->d : 0); k++)
-      sum += ld(o.data, DJ_BF16, i * m->d + k) * ld(dy.data, DJ_BF16, i * m->d + k);
-    f->delta[i] = sum;
-    f->lse[i] = i < m->t ? lse[i] : __builtin_inff(); /* its probabilities are 0 */
+      for (int64_t k = 0; k < (i < m->t ? m->d : 0); k++)
+        sum += ld(o.data, DJ_BF16, i * o.ld + k) * ld(dy.data, DJ_BF16, i * dy.ld + k);
+      f->delta[i] = sum;
+      f->lse[i] = i < m->t ? lse[i] : __builtin_inff(); /* its probabilities are 0 */
+    }
   }
   memset(f->dq, 0, (size_t)(m->tb * m->deep * BLOCK) * sizeof *f->dq);
 }
 
+/* Sums times `factor` to the n rows of head u. */
+static void store_head(const dims *m, float *sums, float factor, const dj__heads *to, int64_t u,
+                       int64_t n) {
+  const dj__amx_matrix x = rows_of(m, to, u, n);
+  for (int64_t b = 0; 32 * b < n; b++, sums += m->deep * BLOCK) {
+    fetch(&x, b + 1);
+    store_rows(m, sums, NULL, factor, least(32, n - 32 * b), to, u, 32 * b);
+  }
+}
+
 /* A head of keys (of B, HK), with all heads of queries that read it. */
 static void backward_head(const dims *m, const dj__call *c, int64_t head, backward *f) {
-  const dj__amx_matrix k = rows_of(m, &c->in[1], head * m->s, m->s),
-                       v = rows_of(m, &c->in[2], head * m->s, m->s);
-  dj__amx_pack_a(f->k, &k, false, 0, m->deep, 0, m->sb);
-  dj__amx_pack_a(f->v, &v, false, 0, m->deep, 0, m->sb);
-  dj__amx_pack_b(f->k_deep, m->sb * DJ__STEP_BYTES, &k, false, 0, m->sb, 0, m->deep);
+  const dj__amx_matrix k = rows_of(m, &m->heads.k, head, m->s),
+                       v = rows_of(m, &m->heads.v, head, m->s);
+  for (int64_t b = 0; b < m->sb; b++) {
+    fetch(&k, b + 1);
+    dj__amx_pack_a(f->k + b * m->tile, &k, false, 0, m->deep, 32 * b, 1);
+    pack_deep(m, &k, b, f->k_deep);
+    fetch(&v, b + 1);
+    dj__amx_pack_a(f->v + b * m->tile, &v, false, 0, m->deep, 32 * b, 1);
+  }
   memset(f->dk, 0, (size_t)(2 * m->sb * m->deep * BLOCK) * sizeof *f->dk); /* and dv */
   for (int64_t u = head * m->per; u < (head + 1) * m->per; u++) {
     take_queries(m, c, u, f);
@@ -368,15 +413,10 @@ static void backward_head(const dims *m, const dj__call *c, int64_t head, backwa
       for (int64_t qg = first > 0 ? first / 32 / GROUP * GROUP : 0; qg < m->tb; qg += GROUP)
         score_group(m, f, kg, qg);
     }
-    for (int64_t i = 0; i < m->tb; i++)
-      store_rows(m, f->dq + i * m->deep * BLOCK, NULL, m->scale, least(32, m->t - 32 * i),
-                 &c->out[0], u * m->t + 32 * i);
+    store_head(m, f->dq, m->scale, &m->heads.dq, u, m->t);
   }
-  for (int64_t i = 0; i < m->sb; i++) {
-    const int64_t rows = least(32, m->s - 32 * i), first = head * m->s + 32 * i;
-    store_rows(m, f->dk + i * m->deep * BLOCK, NULL, m->scale, rows, &c->out[1], first);
-    store_rows(m, f->dv + i * m->deep * BLOCK, NULL, 1, rows, &c->out[2], first);
-  }
+  store_head(m, f->dk, m->scale, &m->heads.dk, head, m->s);
+  store_head(m, f->dv, 1, &m->heads.dv, head, m->s);
 }
 
 static dj_status grad_run(const dj__call *c, void *self) {

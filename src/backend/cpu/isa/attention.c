@@ -71,6 +71,7 @@ static void product(mat a, const float *b, int64_t ldb, float *c, int64_t ldc, i
 
 /* ---- geometry ---- */
 typedef struct dims {
+  dj__attention heads; /* where they lie; sizes are repeated here */
   int64_t b, h, hk, t, s, d;
   int64_t dp;     /* d rounded up to whole vectors */
   int64_t tq, tk; /* tiles of queries and of keys */
@@ -81,16 +82,15 @@ typedef struct dims {
 } dims;
 
 static dims dims_of(const dj__call *c) {
-  const dj__attention_attr *a = c->attr;
-  const int64_t *q = c->in[0].shape.dim, *k = c->in[1].shape.dim;
-  dims m = {.b = q[0], .h = q[1], .hk = k[1], .t = q[2], .s = k[2], .d = q[3]};
+  const dj__attention a = dj__attention_of(c);
+  dims m = {.heads = a, .b = a.b, .h = a.h, .hk = a.hk, .t = a.t, .s = a.s, .d = a.d};
   m.dp = (m.d + VW - 1) / VW * VW;
   m.tq = (m.t + TQ - 1) / TQ;
   m.tk = (m.s + TK - 1) / TK;
   m.panels = m.tk * m.d * TK;
   m.keys = m.s * m.dp;
-  m.scale = a->scale;
-  m.causal = a->causal;
+  m.scale = a.scale;
+  m.causal = a.causal;
   return m;
 }
 
@@ -101,35 +101,41 @@ DJ__INLINE int64_t seen(const dims *m, int64_t t) {
 DJ__INLINE int64_t smaller(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
-/* Query rows: index of the first row of tile i of head u in (B * H * T); keys likewise. */
+/* Head u of queries, of (B, H), reads this head of keys, of (B, HK). */
 DJ__INLINE int64_t kv_head(const dims *m, int64_t u) {
-  return u / m->h * m->hk + u % m->h / (m->h / m->hk);
+  return u / (m->h / m->hk);
 }
 
 /* ---- packing ---- */
-/* Rows first .. first + n of t (rows, D), times factor, as f32 (n, dp), zeros behind D. */
-static void pack_rows(const dims *m, const dj_tensor *t, int64_t first, int64_t n, float factor,
-                      float *out) {
+/* Rows first .. first + n of head u, times factor, as f32 (n, dp), zeros behind D. */
+static void pack_rows(const dims *m, const dj__heads *from, int64_t u, int64_t first, int64_t n,
+                      float factor, float *out) {
   for (int64_t r = 0; r < n; r++, out += m->dp) {
-    const float *x = rd(t, (first + r) * m->d, m->d, out);
+    const float *x = rd(from->of, dj__head_row(from, u, first + r), m->d, out);
     DJ__SIMD for (int64_t i = 0; i < m->d; i++) out[i] = x[i] * factor;
     for (int64_t i = m->d; i < m->dp; i++) out[i] = 0;
   }
 }
 
-/* Panel j of a head whose rows start at `first`: (D, TK), zeros behind the last key. */
-static void pack_panel(const dims *m, const dj_tensor *t, int64_t first, int64_t j, float *out) {
-  const int64_t n = smaller(TK, m->s - j * TK);
-  const dj_dtype type = t->dtype;
-  const void *rows = at(t->data, type, (first + j * TK) * m->d);
+/* Panel j of head u: (D, TK), zeros behind the last key. */
+static void pack_panel(const dims *m, const dj__heads *from, int64_t u, int64_t j, float *out) {
+  const int64_t n = smaller(TK, m->s - j * TK), row = from->row;
+  const dj_dtype type = from->of->dtype;
+  const void *rows = at(from->of->data, type, dj__head_row(from, u, j * TK));
   for (int64_t d0 = 0; d0 < m->d; d0 += VW) { /* a block of VW columns stays in cache */
     int64_t d1 = smaller(d0 + VW, m->d);
     for (int64_t r = 0; r < n; r++)
       DJ__WITH_DTYPE(type, T,
-                     for (int64_t d = d0; d < d1; d++) out[d * TK + r] = ld(rows, T, r * m->d + d));
+                     for (int64_t d = d0; d < d1; d++) out[d * TK + r] = ld(rows, T, r * row + d));
     for (int64_t d = d0; d < d1; d++)
       for (int64_t r = n; r < TK; r++) out[d * TK + r] = 0;
   }
+}
+
+/* Row i of head u of a result: x (D). */
+static void store_row(const dims *m, const dj__heads *to, int64_t u, int64_t i, const float *x) {
+  const dj_dtype type = to->of->dtype;
+  DJ__I(store_block)(at_w(to->of->data, type, dj__head_row(to, u, i)), type, x, m->d);
 }
 
 /* ---- forward ---- */
@@ -141,8 +147,9 @@ typedef struct forward {
   float max[TQ], sum[TQ];
 } forward;
 
-static bool values_in_place(const dims *m, const dj__call *c) {
-  return c->in[2].dtype == DJ_F32 && m->d == m->dp;
+static bool values_in_place(const dims *m) {
+  const dj__heads *v = &m->heads.v;
+  return v->of->dtype == DJ_F32 && m->d == m->dp && v->row == m->d;
 }
 
 static size_t forward_floats(const dims *m) {
@@ -152,7 +159,7 @@ static size_t forward_floats(const dims *m) {
 size_t DJ__I(attention_workspace)(const dj__call *c) {
   dims m = dims_of(c);
   size_t heads = (size_t)(m.b * m.hk), threads = (size_t)(c->threads > 1 ? c->threads : 1);
-  size_t values = values_in_place(&m, c) ? 0 : (size_t)m.keys;
+  size_t values = values_in_place(&m) ? 0 : (size_t)m.keys;
   return (heads * ((size_t)m.panels + values) + threads * forward_floats(&m)) * sizeof(float);
 }
 
@@ -181,9 +188,9 @@ static void online_row(const dims *m, forward *f, int64_t i, int64_t n) {
 /* Tile `tile` of queries of head u. panels (tk, D, TK), values (S, dp) */
 static void forward_tile(const dims *m, const dj__call *c, int64_t u, int64_t tile,
                          const float *panels, const float *values, forward *f) {
-  const int64_t t0 = tile * TQ, n = smaller(TQ, m->t - t0), row = u * m->t + t0;
+  const int64_t t0 = tile * TQ, n = smaller(TQ, m->t - t0);
   const int64_t last = seen(m, t0 + n - 1);
-  pack_rows(m, &c->in[0], row, n, m->scale, f->q);
+  pack_rows(m, &m->heads.q, u, t0, n, m->scale, f->q);
   memset(f->o, 0, (size_t)(n * m->dp) * sizeof *f->o);
   for (int64_t i = 0; i < n; i++) f->max[i] = -__builtin_inff(), f->sum[i] = 0;
   for (int64_t j = 0; j * TK < last; j++) {
@@ -192,13 +199,12 @@ static void forward_tile(const dims *m, const dj__call *c, int64_t u, int64_t ti
     for (int64_t i = 0; i < n; i++) online_row(m, f, i, smaller(keys, seen(m, t0 + i) - j * TK));
     product((mat){f->p, TK, 1}, values + j * TK * m->dp, m->dp, f->o, m->dp, n, m->dp, keys, true);
   }
-  const dj_tensor *o = &c->out[0]; // (B, H, T, D)
-  float *lse = c->out[1].data;     // (B, H, T) f32
+  float *lse = (float *)c->out[1].data + u * m->t + t0; // (B, H, T) f32
   for (int64_t i = 0; i < n; i++) {
     float *x = f->o + i * m->dp, inv = 1.0f / f->sum[i];
     DJ__SIMD for (int64_t k = 0; k < m->d; k++) x[k] *= inv;
-    DJ__I(store_block)(at_w(o->data, o->dtype, (row + i) * m->d), o->dtype, x, m->d);
-    lse[row + i] = f->max[i] + logf(f->sum[i]);
+    store_row(m, &m->heads.o, u, t0 + i, x);
+    lse[i] = f->max[i] + logf(f->sum[i]);
   }
 }
 
@@ -206,7 +212,7 @@ dj_status DJ__I(attention)(const dj__call *c, void *self) {
   (void)self;
   dims m = dims_of(c);
   const int64_t heads = m.b * m.hk;
-  const bool in_place = values_in_place(&m, c);
+  const bool in_place = values_in_place(&m);
   float *panels = c->workspace, *values = panels + heads * m.panels;
   float *scratch = values + (in_place ? 0 : heads * m.keys);
   const int nt = threads_for(c, m.b * m.h * m.t * m.s * 16);
@@ -218,16 +224,16 @@ dj_status DJ__I(attention)(const dj__call *c, void *self) {
 #pragma omp for schedule(static)
     for (int64_t u = 0; u < heads * m.tk; u++) {
       int64_t head = u / m.tk, j = u % m.tk, n = smaller(TK, m.s - j * TK);
-      pack_panel(&m, &c->in[1], head * m.s, j, panels + head * m.panels + j * m.d * TK);
+      pack_panel(&m, &m.heads.k, head, j, panels + head * m.panels + j * m.d * TK);
       if (!in_place)
-        pack_rows(&m, &c->in[2], head * m.s + j * TK, n, 1, values + head * m.keys + j * TK * m.dp);
+        pack_rows(&m, &m.heads.v, head, j * TK, n, 1, values + head * m.keys + j * TK * m.dp);
     }
     /* Causal tiles cost more the later they are: take them in turns. */
 #pragma omp for schedule(static, 1)
     for (int64_t u = 0; u < m.b * m.h * m.tq; u++) {
       int64_t head = kv_head(&m, u / m.tq);
       const float *v =
-          in_place ? (const float *)c->in[2].data + head * m.keys : values + head * m.keys;
+          in_place ? (const float *)m.heads.v.of->data + head * m.keys : values + head * m.keys;
       forward_tile(&m, c, u / m.tq, u % m.tq, panels + head * m.panels, v, &f);
     }
   }
@@ -277,11 +283,11 @@ static void score_row(backward *f, int64_t i, int64_t n, float lse) {
 
 /* Tile `tile` of queries of head u: writes dq, adds to dk and dv. */
 static void backward_tile(const dims *m, const dj__call *c, int64_t u, int64_t tile, backward *f) {
-  const int64_t t0 = tile * TQ, n = smaller(TQ, m->t - t0), row = u * m->t + t0;
+  const int64_t t0 = tile * TQ, n = smaller(TQ, m->t - t0);
   const int64_t last = seen(m, t0 + n - 1);
-  const float *lse = (const float *)c->in[4].data + row; // (B, H, T) f32
-  pack_rows(m, &c->in[3], row, n, 1, f->q);              /* o, for delta only */
-  pack_rows(m, &c->in[5], row, n, 1, f->dy);
+  const float *lse = (const float *)c->in[1].data + u * m->t + t0; // (B, H, T) f32
+  pack_rows(m, &m->heads.o, u, t0, n, 1, f->q);                    /* for delta only */
+  pack_rows(m, &m->heads.dy, u, t0, n, 1, f->dy);
   for (int64_t i = 0; i < n; i++) {
     const float *o = f->q + i * m->dp, *dy = f->dy + i * m->dp;
     float sum = 0;
@@ -289,7 +295,7 @@ static void backward_tile(const dims *m, const dj__call *c, int64_t u, int64_t t
     for (int64_t k = 0; k < m->d; k++) sum += o[k] * dy[k];
     f->delta[i] = sum;
   }
-  pack_rows(m, &c->in[0], row, n, m->scale, f->q);
+  pack_rows(m, &m->heads.q, u, t0, n, m->scale, f->q);
   memset(f->dq, 0, (size_t)(n * m->dp) * sizeof *f->dq);
   for (int64_t j = 0; j * TK < last; j++) {
     const int64_t keys = smaller(TK, last - j * TK), key = j * TK * m->dp;
@@ -302,33 +308,32 @@ static void backward_tile(const dims *m, const dj__call *c, int64_t u, int64_t t
     product((mat){f->ds, 1, TK}, f->q, m->dp, f->dk + key, m->dp, keys, m->dp, n, true);
     product((mat){f->ds, TK, 1}, f->k + key, m->dp, f->dq, m->dp, n, m->dp, keys, true);
   }
-  const dj_tensor *dq = &c->out[0]; // (B, H, T, D)
   for (int64_t i = 0; i < n; i++) {
     float *x = f->dq + i * m->dp;
     DJ__SIMD for (int64_t k = 0; k < m->d; k++) x[k] *= m->scale;
-    DJ__I(store_block)(at_w(dq->data, dq->dtype, (row + i) * m->d), dq->dtype, x, m->d);
+    store_row(m, &m->heads.dq, u, t0 + i, x);
   }
 }
 
-/* Rows of sums (S, dp), of `heads` heads one behind the other 2 * keys apart, to rows of t. */
-static void store_sums(const dims *m, float *sums, int64_t heads, const dj_tensor *t,
-                       int64_t first) {
+/* Rows of sums (S, dp), of `heads` heads one behind the other 2 * keys apart, to those of head u.
+ */
+static void store_sums(const dims *m, float *sums, int64_t heads, const dj__heads *to, int64_t u) {
   for (int64_t r = 0; r < m->s; r++) {
     float *x = sums + r * m->dp;
     for (int64_t h = 1; h < heads; h++) {
       const float *other = x + h * 2 * m->keys;
       DJ__SIMD for (int64_t k = 0; k < m->d; k++) x[k] += other[k];
     }
-    DJ__I(store_block)(at_w(t->data, t->dtype, (first + r) * m->d), t->dtype, x, m->d);
+    store_row(m, to, u, r, x);
   }
 }
 
 static void backward_head(const dims *m, const dj__call *c, int64_t u, backward *f) {
-  const int64_t first = kv_head(m, u) * m->s;
-  pack_rows(m, &c->in[1], first, m->s, 1, f->k);
+  const int64_t head = kv_head(m, u);
+  pack_rows(m, &m->heads.k, head, 0, m->s, 1, f->k);
   for (int64_t j = 0; j < m->tk; j++) {
-    pack_panel(m, &c->in[1], first, j, f->kt + j * m->d * TK);
-    pack_panel(m, &c->in[2], first, j, f->vt + j * m->d * TK);
+    pack_panel(m, &m->heads.k, head, j, f->kt + j * m->d * TK);
+    pack_panel(m, &m->heads.v, head, j, f->vt + j * m->d * TK);
   }
   memset(f->dk, 0, (size_t)m->keys * sizeof *f->dk);
   memset(f->dv, 0, (size_t)m->keys * sizeof *f->dv);
@@ -358,13 +363,13 @@ dj_status DJ__I(attention_grad)(const dj__call *c, void *self) {
       f.dv = f.dk + m.keys;
       backward_head(&m, c, u, &f);
       if (shared) continue;
-      store_sums(&m, f.dk, 1, &c->out[1], u * m.s);
-      store_sums(&m, f.dv, 1, &c->out[2], u * m.s);
+      store_sums(&m, f.dk, 1, &m.heads.dk, u);
+      store_sums(&m, f.dv, 1, &m.heads.dv, u);
     }
 #pragma omp for schedule(static)
     for (int64_t g = 0; g < (shared ? m.b * m.hk : 0); g++) {
-      store_sums(&m, sums + g * per * 2 * m.keys, per, &c->out[1], g * m.s);
-      store_sums(&m, sums + g * per * 2 * m.keys + m.keys, per, &c->out[2], g * m.s);
+      store_sums(&m, sums + g * per * 2 * m.keys, per, &m.heads.dk, g);
+      store_sums(&m, sums + g * per * 2 * m.keys + m.keys, per, &m.heads.dv, g);
     }
   }
   return DJ_OK;
