@@ -13,7 +13,7 @@
 #include "backend/cpu/isa/nn.h"
 #include "backend/cpu/isa/vmath.h"
 
-enum { TQ = 48, TK = 64, MR = 6, NV = VW == 16 ? 4 : 2 };
+enum { TQ = 48, TK = 64, MR = 6, NV = VW == 16 ? 4 : 2, AHEAD = 16 /* rows */ };
 
 /* ---- C (m, n) += or = A (m, k) B (k, n), n a multiple of VW ---- */
 typedef struct mat {
@@ -107,10 +107,21 @@ DJ__INLINE int64_t kv_head(const dims *m, int64_t u) {
 }
 
 /* ---- packing ---- */
+/* Rows first .. first + n of head u come into cache (behind the last row: nothing that is read):
+ * where rows lie far apart the processor does not fetch them ahead by itself. */
+DJ__INLINE void fetch(const dims *m, const dj__heads *x, int64_t u, int64_t first, int64_t n) {
+  const dj_dtype type = x->of->dtype;
+  for (int64_t i = first; i < first + n; i++) {
+    const char *row = at(x->of->data, type, dj__head_row(x, u, i)), *end = at(row, type, m->d);
+    for (; row < end; row += 64) __builtin_prefetch(row);
+  }
+}
+
 /* Rows first .. first + n of head u, times factor, as f32 (n, dp), zeros behind D. */
 static void pack_rows(const dims *m, const dj__heads *from, int64_t u, int64_t first, int64_t n,
                       float factor, float *out) {
   for (int64_t r = 0; r < n; r++, out += m->dp) {
+    fetch(m, from, u, first + r + AHEAD, 1);
     const float *x = rd(from->of, dj__head_row(from, u, first + r), m->d, out);
     DJ__SIMD for (int64_t i = 0; i < m->d; i++) out[i] = x[i] * factor;
     for (int64_t i = m->d; i < m->dp; i++) out[i] = 0;
@@ -124,9 +135,11 @@ static void pack_panel(const dims *m, const dj__heads *from, int64_t u, int64_t 
   const void *rows = at(from->of->data, type, dj__head_row(from, u, j * TK));
   for (int64_t d0 = 0; d0 < m->d; d0 += VW) { /* a block of VW columns stays in cache */
     int64_t d1 = smaller(d0 + VW, m->d);
-    for (int64_t r = 0; r < n; r++)
+    for (int64_t r = 0; r < n; r++) {
+      if (d0 == 0) fetch(m, from, u, j * TK + r + AHEAD, 1);
       DJ__WITH_DTYPE(type, T,
                      for (int64_t d = d0; d < d1; d++) out[d * TK + r] = ld(rows, T, r * row + d));
+    }
     for (int64_t d = d0; d < d1; d++)
       for (int64_t r = n; r < TK; r++) out[d * TK + r] = 0;
   }
@@ -191,6 +204,7 @@ static void forward_tile(const dims *m, const dj__call *c, int64_t u, int64_t ti
   const int64_t t0 = tile * TQ, n = smaller(TQ, m->t - t0);
   const int64_t last = seen(m, t0 + n - 1);
   pack_rows(m, &m->heads.q, u, t0, n, m->scale, f->q);
+  fetch(m, &m->heads.o, u, t0, n);
   memset(f->o, 0, (size_t)(n * m->dp) * sizeof *f->o);
   for (int64_t i = 0; i < n; i++) f->max[i] = -__builtin_inff(), f->sum[i] = 0;
   for (int64_t j = 0; j * TK < last; j++) {
@@ -296,6 +310,7 @@ static void backward_tile(const dims *m, const dj__call *c, int64_t u, int64_t t
     f->delta[i] = sum;
   }
   pack_rows(m, &m->heads.q, u, t0, n, m->scale, f->q);
+  fetch(m, &m->heads.dq, u, t0, n);
   memset(f->dq, 0, (size_t)(n * m->dp) * sizeof *f->dq);
   for (int64_t j = 0; j * TK < last; j++) {
     const int64_t keys = smaller(TK, last - j * TK), key = j * TK * m->dp;
@@ -320,6 +335,7 @@ static void backward_tile(const dims *m, const dj__call *c, int64_t u, int64_t t
 static void store_sums(const dims *m, float *sums, int64_t heads, const dj__heads *to, int64_t u) {
   for (int64_t r = 0; r < m->s; r++) {
     float *x = sums + r * m->dp;
+    fetch(m, to, u, r + AHEAD, 1);
     for (int64_t h = 1; h < heads; h++) {
       const float *other = x + h * 2 * m->keys;
       DJ__SIMD for (int64_t k = 0; k < m->d; k++) x[k] += other[k];
