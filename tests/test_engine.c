@@ -583,7 +583,7 @@ static void test_cheap_values_are_made_again(void **state) {
   }
   dj_val loss = dj_mean(g, dj_square(g, x), DJ_ALL_AXES);
   OK(dj_optimizer_apply(g, loss, &(dj_optimizer){.kind = DJ_SGD}));
-  OK(dj__pass_recompute(g, true, &cheap));
+  OK(dj__pass_recompute(g, DJ__AGAIN_ELEMENTWISE, &cheap));
   int gelus[2] = {0};
   for (int i = 0; i < g->n_nodes; i++) gelus[0] += g->nodes[i]->op == DJ__OP_gelu;
   for (int i = 0; i < cheap->n_nodes; i++) gelus[1] += cheap->nodes[i]->op == DJ__OP_gelu;
@@ -593,6 +593,55 @@ static void test_cheap_values_are_made_again(void **state) {
   size_t before = train_chain(g, kept), after = train_chain(cheap, again);
   assert_memory_equal(kept, again, sizeof kept);
   assert_true(after < before - before / 4);
+}
+
+/* x + linear(norm(x)), a few times: the product's own gradient reads the norm's result. */
+static dj_graph *normed_chain(void) {
+  enum { N = 1024, D = 512, LAYERS = 4 }; // N x D is large enough, in bf16, too
+  dj_graph *g = dj_graph_create();
+  dj_val x = dj_input(g, "x", DJ_F32, DJ_SHAPE(2, N / 2, D));
+  for (int i = 0; i < LAYERS; i++) {
+    dj_graph_push(g, "layer%d", i);
+    dj_val scale = dj_param(g, "scale", DJ_SHAPE(D), dj_init_const(1)),
+           shift = dj_param(g, "shift", DJ_SHAPE(D), dj_init_const(0)),
+           w = dj_param(g, "w", DJ_SHAPE(D, D), dj_init_normal(0.02f));
+    dj_val y = i % 2 ? dj_rms_norm(g, x, scale, 1e-5f) : dj_layer_norm(g, x, scale, shift, 1e-5f);
+    x = dj_add(g, x, dj_linear(g, y, w, DJ_NONE));
+    dj_graph_pop(g);
+  }
+  dj_val loss = dj_mean(g, dj_square(g, x), DJ_ALL_AXES);
+  OK(dj_optimizer_apply(g, loss, &(dj_optimizer){.kind = DJ_SGD}));
+  return g;
+}
+
+static int count_norms(const dj_graph *g, dj_dtype t) {
+  int n = 0;
+  for (int i = 0; i < g->n_nodes; i++) {
+    const dj__node *node = g->nodes[i];
+    const bool norm = node->op == DJ__OP_layer_norm || node->op == DJ__OP_rms_norm;
+    n += norm && g->values[node->out[0]].dtype == t;
+  }
+  return n;
+}
+
+/* Norms are made again, to the same bits; under bf16 from the copy that their gradient reads, and
+ * round their results themselves. */
+static void test_norms_are_made_again(void **state) {
+  (void)state;
+  dj_graph *g = normed_chain(), *narrow, *again;
+  OK(dj__pass_precision(g, &narrow));
+  assert_int_equal(count_norms(narrow, DJ_BF16), 4);
+  for (int bf16 = 0; bf16 < 2; bf16++) {
+    dj_graph *from = bf16 ? narrow : g;
+    OK(dj__pass_recompute(from, DJ__AGAIN_NORMS, &again));
+    assert_int_equal(count_norms(from, bf16 ? DJ_BF16 : DJ_F32), 4);
+    assert_int_equal(count_norms(again, bf16 ? DJ_BF16 : DJ_F32), 8);
+    float kept[3], anew[3];
+    size_t before = train_chain(from, kept), after = train_chain(again, anew);
+    for (int i = 0; i < 3; i++)
+      assert_true(fabsf(anew[i] - kept[i]) <= (bf16 ? 1e-4f : 0) * kept[i]);
+    assert_true(after < before - before / 8);
+  }
 }
 
 /* Products that round large weights themselves compute what they compute from bf16 copies, in less
@@ -1081,6 +1130,7 @@ int main(void) {
       cmocka_unit_test(test_compile_errors),
       cmocka_unit_test(test_recompute_changes_nothing_but_memory),
       cmocka_unit_test(test_cheap_values_are_made_again),
+      cmocka_unit_test(test_norms_are_made_again),
       cmocka_unit_test(test_gradient_of_a_tied_table),
       cmocka_unit_test(test_gradients_of_attention_are_bf16),
       cmocka_unit_test(test_rounded_weights),

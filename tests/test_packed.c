@@ -431,6 +431,35 @@ static void test_copies_share_memory(void **state) {
   assert_true(m[1].arena < m[0].arena);
 }
 
+/* A table of many words, read by a product and by the gradient of its inputs: both read copies. */
+static void test_large_tables(void **state) {
+  (void)state;
+  enum { WORDS = 33000, WIDTH = 512, ROWS = 1024 };
+  dj_graph *g = dj_graph_create();
+  dj_val table = dj_param(g, "table", DJ_SHAPE(WORDS, WIDTH), dj_init_normal(0.02f)),
+         first = dj_param(g, "first", DJ_SHAPE(WIDTH, WIDTH), dj_init_normal(0.02f));
+  dj_val x = dj_linear(g, dj_input(g, "x", DJ_F32, DJ_SHAPE(ROWS, WIDTH)), first, DJ_NONE);
+  dj_val y = dj_linear(g, dj_relu(g, x), table, DJ_NONE);
+  OK(dj_optimizer_apply(g, dj_mean(g, dj_mul(g, y, y), DJ_ALL_AXES), &adamw));
+  dj_vars *vars = dj_vars_create(1);
+  dj_program *p;
+  OK(dj_program_compile(g, &(dj_compile_options){.precision = DJ_PRECISION_BF16}, vars, &p));
+  int readers = 0;
+  for (int i = 0; i < dj_program_n_nodes(p); i++) {
+    dj_node_report r;
+    dj_program_node(p, i, &r);
+    const bool reads = !strcmp(r.op, "matmul") && r.shape.dim[0] == ROWS; // not weights' gradients
+    readers += reads && !strcmp(r.kernel, "amx");
+  }
+  dj_memory_report m;
+  dj_program_memory(p, &m);
+  if (readers == 3) assert_true(m.packed >= (2 * WORDS + WIDTH) * (size_t)WIDTH * 2);
+  dj_program_destroy(p);
+  dj_vars_destroy(vars);
+  dj_graph_destroy(g);
+  if (readers != 3) skip(); // no such kernels on this processor
+}
+
 static int sharing(void **state) {
   (void)state;
   dj__worth_threads = 1; // small updates are shared out, too
@@ -446,6 +475,7 @@ static int share_all(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_layout),
+      cmocka_unit_test(test_large_tables),
       cmocka_unit_test(test_training_is_the_same),
       cmocka_unit_test(test_writes_from_outside),
       cmocka_unit_test(test_loaded_and_averaged_weights),

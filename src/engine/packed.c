@@ -33,12 +33,8 @@ dj_status dj__packed_begin(dj__packed *p, const dj_graph *g, const dj__backend *
   return DJ_OK;
 }
 
-/* A copy that the backward pass reads is there when most values are alive. */
-bool dj__packed_may(const dj__packed *p, const dj__node *n, const dj_shape *s) {
-  enum { LARGE = 1 << 24 }; // elements of a matrix that is not worth it
-  if (n->in[1] < 0 || !p->may[n->in[1]]) return false;
-  if (n->op != DJ__OP_matmul) return true;
-  return p->matrices && !(n->backward && dj_shape_count(s) > LARGE);
+bool dj__packed_may(const dj__packed *p, const dj__node *n) {
+  return n->in[1] >= 0 && p->may[n->in[1]] && (n->op != DJ__OP_matmul || p->matrices);
 }
 
 static bool same_layout(const dj__layout *a, const dj__layout *b) {

@@ -40,8 +40,8 @@ typedef enum dj__packing { DJ__PACK_NOTHING, DJ__PACK_CONVOLUTIONS, DJ__PACK_ALL
 
 dj_status dj__packed_begin(dj__packed *p, const dj_graph *g, const dj__backend *b,
                            dj__packing what);
-/* True if a copy of what node n reads as input 1, of this shape, may be kept. */
-bool dj__packed_may(const dj__packed *p, const dj__node *n, const dj_shape *s);
+/* True if a copy of what node n reads as input 1 may be kept. */
+bool dj__packed_may(const dj__packed *p, const dj__node *n);
 /* The copy of a variable in this layout, read at this step; kernels that like the same share it. */
 const dj__copy *dj__packed_want(dj__packed *p, dj_val variable, const dj__layout *l, int at);
 /* Optimiser n writes the copies of what it updates, at this step. */

@@ -79,11 +79,14 @@ static dj_status copy_graph(const dj_graph *g, dj_graph **out) {
   return dj__rewrite_end(&r, out);
 }
 
-static dj_status recompute_cheap(const dj_graph *g, dj_graph **out) {
-  return dj__pass_recompute(g, true, out);
+static dj_status again_segments(const dj_graph *g, dj_graph **out) {
+  return dj__pass_recompute(g, DJ__AGAIN_SEGMENTS, out);
 }
-static dj_status recompute(const dj_graph *g, dj_graph **out) {
-  return dj__pass_recompute(g, false, out);
+static dj_status again_norms(const dj_graph *g, dj_graph **out) {
+  return dj__pass_recompute(g, DJ__AGAIN_NORMS, out);
+}
+static dj_status again_elementwise(const dj_graph *g, dj_graph **out) {
+  return dj__pass_recompute(g, DJ__AGAIN_ELEMENTWISE, out);
 }
 
 static dj_status round_convolutions(const dj_graph *g, dj_graph **out) {
@@ -93,8 +96,10 @@ static dj_status round_products(const dj_graph *g, dj_graph **out) {
   return dj__pass_round(g, false, out);
 }
 
-static dj_status run_passes(const dj_graph *g, const dj_compile_options *o, bool cheap,
+static dj_status run_passes(const dj_graph *g, const dj_compile_options *o, dj__again what,
                             dj_graph **out) {
+  static dj_status (*const again[])(const dj_graph *, dj_graph **) = {again_segments, again_norms,
+                                                                      again_elementwise};
   DJ_TRY(copy_graph(g, out));
   uint32_t off = o->passes_off;
   dj_status s = DJ_OK;
@@ -102,7 +107,7 @@ static dj_status run_passes(const dj_graph *g, const dj_compile_options *o, bool
   if (!s && o->precision == DJ_PRECISION_BF16) s = rewrite(out, dj__pass_precision);
   if (!s && !(off & DJ_PASS_ROUND) && !(o->frozen && off & DJ_PASS_PACK))
     s = rewrite(out, o->frozen ? round_convolutions : round_products);
-  if (!s && !(off & DJ_PASS_RECOMPUTE)) s = rewrite(out, cheap ? recompute_cheap : recompute);
+  if (!s && !(off & DJ_PASS_RECOMPUTE)) s = rewrite(out, again[what]);
   if (!s && !(off & DJ_PASS_FUSION)) s = rewrite(out, dj__pass_fusion);
   if (s) {
     dj_graph_destroy(*out);
@@ -216,7 +221,7 @@ static dj_status make_steps(dj_program *p, const int *order, int n, const bool *
     s->once = frozen && node->n_out && frozen[node->out[0]];
     s->call.seed = seed;
     fill_call(p, s, &next, NULL);
-    s->call.keeps = node->n_in > 1 && dj__packed_may(&p->packed, node, &s->call.in[1].shape);
+    s->call.keeps = node->n_in > 1 && dj__packed_may(&p->packed, node);
     dj_status st = make_kernel(p, s);
     if (st)
       return dj_error_context(st, "compile: %s at '%s'", dj__op_get(node->op)->name, node->label);
@@ -333,9 +338,10 @@ static void prepared_free(prepared *r) {
   *r = (prepared){0};
 }
 
-static dj_status prepare(const dj_graph *g, const dj_compile_options *o, bool cheap, prepared *r) {
+static dj_status prepare(const dj_graph *g, const dj_compile_options *o, dj__again what,
+                         prepared *r) {
   *r = (prepared){0};
-  dj_status s = run_passes(g, o, cheap, &r->graph);
+  dj_status s = run_passes(g, o, what, &r->graph);
   if (!s) s = dj__pass_schedule(r->graph, !(o->passes_off & DJ_PASS_SCHEDULE), &r->order, &r->n);
   if (!s && o->frozen && !(r->frozen = dj__frozen_values(r->graph, r->order, r->n)))
     s = dj_error(DJ_E_NOMEM, "compile: out of memory");
@@ -346,24 +352,31 @@ static dj_status prepare(const dj_graph *g, const dj_compile_options *o, bool ch
   return s;
 }
 
-/* Elementwise results are made again instead of kept where that saves a tenth of many bytes. In f32
- * only: in bf16 half as much is saved, and beside the faster products it takes 2 % of a step. */
+/* Where values take many bytes, some are made again instead of kept: results of norms if that saves
+ * a share at all; elementwise ones if it is a tenth, and in f32 only: in bf16 half as much is
+ * saved, and beside the faster products it takes 2 % of a step. */
 static dj_status prepare_best(const dj_graph *g, const dj_compile_options *o, prepared *r) {
-  enum { MANY = 256 << 20, SHARE = 10 };
-  DJ_TRY(prepare(g, o, false, r));
-  if (o->frozen || o->passes_off & DJ_PASS_RECOMPUTE || o->precision == DJ_PRECISION_BF16 ||
-      r->plan.arena < MANY)
-    return DJ_OK;
-  prepared other;
-  dj_status s = prepare(g, o, true, &other);
-  if (!s && other.plan.arena < r->plan.arena - r->plan.arena / SHARE) {
-    prepared rest = *r;
-    *r = other;
-    other = rest;
+  enum { MANY = 256 << 20 };
+  static const int share[] = {[DJ__AGAIN_NORMS] = 64, [DJ__AGAIN_ELEMENTWISE] = 10};
+  const dj__again most =
+      o->precision == DJ_PRECISION_BF16 ? DJ__AGAIN_NORMS : DJ__AGAIN_ELEMENTWISE;
+  DJ_TRY(prepare(g, o, DJ__AGAIN_SEGMENTS, r));
+  if (o->frozen || o->passes_off & DJ_PASS_RECOMPUTE || r->plan.arena < MANY) return DJ_OK;
+  for (dj__again what = DJ__AGAIN_NORMS; what <= most; what++) {
+    prepared other;
+    dj_status s = prepare(g, o, what, &other);
+    if (s) {
+      prepared_free(r);
+      return s;
+    }
+    if (other.plan.arena < r->plan.arena - r->plan.arena / (size_t)share[what]) {
+      prepared rest = *r;
+      *r = other;
+      other = rest;
+    }
+    prepared_free(&other);
   }
-  if (s) prepared_free(r);
-  prepared_free(&other);
-  return s;
+  return DJ_OK;
 }
 
 /* Kernels, with copies of these weights. */
@@ -392,7 +405,7 @@ static dj_status plan_copies(dj_program *p, const dj_compile_options *o, bool al
  * as long as the program is not much larger for it: networks of large ones need the memory more
  * than the time. */
 static dj_status make_best_kernels(dj_program *p, const dj_compile_options *o, prepared *r) {
-  enum { SHARE = 8 };
+  enum { SHARE = 6 };
   const size_t values = r->plan.arena;
   size_t all = values, more;
   for (int i = 0; i < p->graph->n_nodes; i++) {

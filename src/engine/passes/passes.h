@@ -38,8 +38,10 @@ dj_status dj__pass_simplify(const dj_graph *g, dj_graph **out);
 dj_status dj__pass_precision(const dj_graph *g, dj_graph **out); /* to bf16 */
 /* convolutions: those alone, no matrix products */
 dj_status dj__pass_round(const dj_graph *g, bool convolutions, dj_graph **out);
-/* cheap: also what elementwise ops can make again from what is kept anyway */
-dj_status dj__pass_recompute(const dj_graph *g, bool cheap, dj_graph **out);
+/* Beside segments: also what norms over rows, and what elementwise ops can make again from what is
+ * kept anyway. */
+typedef enum dj__again { DJ__AGAIN_SEGMENTS, DJ__AGAIN_NORMS, DJ__AGAIN_ELEMENTWISE } dj__again;
+dj_status dj__pass_recompute(const dj_graph *g, dj__again what, dj_graph **out);
 dj_status dj__pass_fusion(const dj_graph *g, dj_graph **out);
 dj_status dj__fuse_norms(const dj_graph *g, dj_graph **out); /* part of fusion */
 

@@ -8,7 +8,7 @@
  *     variable is bf16, else f32 (so a loss, which mixes predictions with f32 targets, stays f32);
  *   other followers (norms, pooling, concat, ...) are bf16 if any input that follows is; those that
  *     only move elements also where nobody needs their result in f32: rounding before is rounding
- *     after, and half of the bytes are moved;
+ *     after, and half of the bytes are moved; norms over rows round such a result themselves;
  *   sums, cross-entropies and scatter-adds (gradients of embeddings) are f32, but for those that
  * add a few rows to a bf16 gradient on its way to an optimiser; everything marked F32_ONLY, updates
  *     and named outputs are f32.
@@ -129,6 +129,10 @@ static dj_dtype follow_dtype(const state *s, const dj__node *n, const dj__op_def
   return d->flags & DJ__EWISE && full32 ? DJ_F32 : DJ_BF16;
 }
 
+static bool rounded_by_all(const state *s, dj_val v) {
+  return s->uses[v] > 0 && s->rounds[v] == s->uses[v];
+}
+
 /* Adds n to a bf16 value, and nobody needs the sum in f32? */
 static bool adds_to_bf16(const state *s, const dj__node *n) {
   return n->op == DJ__OP_scatter_add && n->in[0] >= 0 && native(s, n->in[0]) == DJ_BF16 &&
@@ -149,12 +153,13 @@ static void convert(state *s, const dj__node *n) {
       if (out[k] == DJ_F32 && s->wants32[n->out[k]] < s->uses[n->out[k]]) out[k] = DJ_BF16;
   } else if (d->flags & (DJ__FOLLOW | DJ__VIEW)) {
     follow = follow_dtype(s, n, d);
-    if (moves(n->op) && out[0] == DJ_F32 && s->rounds[n->out[0]] == s->uses[n->out[0]] &&
-        s->uses[n->out[0]] > 0 && !is_variable(g, n->in[0]))
+    if (moves(n->op) && out[0] == DJ_F32 && rounded_by_all(s, n->out[0]) &&
+        !is_variable(g, n->in[0]))
       follow = DJ_BF16;
     bool sums = n->op == DJ__OP_sum || n->op == DJ__OP_scatter_add || n->op == DJ__OP_cross_entropy;
     if (!sums && n->op != DJ__OP_cast && n->n_out && out[0] == DJ_F32) out[0] = follow;
-    if (adds_to_bf16(s, n)) out[0] = DJ_BF16;
+    const bool rows = n->op == DJ__OP_layer_norm || n->op == DJ__OP_rms_norm;
+    if (adds_to_bf16(s, n) || (rows && rounded_by_all(s, n->out[0]))) out[0] = DJ_BF16;
   }
   dj_val few[32], *in = n->n_in <= 32 ? few : malloc((size_t)n->n_in * sizeof *in);
   if (!in) {
