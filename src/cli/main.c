@@ -30,13 +30,33 @@ static void usage(FILE *out) {
  * OpenMP's threads wait for each other in a loop of about 10 ms, which steals the very core that
  * the one waited for needs when anything else runs on the machine: training then takes ten times as
  * long. Some ten microseconds are enough where the machine is quiet. The library reads this once,
- * before main, so the program begins again with it set; docs/performance.md has the figures.
+ * before main; docs/performance.md has the figures.
  */
+#define SPINS "GOMP_SPINCOUNT"
+
+#ifndef __SANITIZE_ADDRESS__ // whose functions cannot be called yet
+/* Before the libraries begin: the shell's note of which program it starts, which nobody reads,
+ * makes room for the variable. */
+static void calm_early(int argc, char **argv, char **env) {
+  static char calm[] = SPINS "=2000", policy[] = "OMP_WAIT_POLICY=", spins[] = SPINS "=";
+  char **note = NULL;
+  (void)argc, (void)argv;
+  for (char **e = env; *e; e++) {
+    if (!strncmp(*e, policy, sizeof policy - 1) || !strncmp(*e, spins, sizeof spins - 1)) return;
+    if ((*e)[0] == '_' && (*e)[1] == '=') note = e;
+  }
+  if (note) *note = calm;
+}
+typedef void start(int argc, char **argv, char **env);
+__attribute__((section(".preinit_array"), used)) static start *const before_libraries = calm_early;
+#endif
+
+/* Where there was no such note the program begins again. */
 static void calm_waiting(char **argv) {
   char self[PATH_MAX];
-  if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return; // the user has decided
+  if (getenv("OMP_WAIT_POLICY") || getenv(SPINS)) return; // the user has decided, or it is done
   ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-  if (n <= 0 || setenv("GOMP_SPINCOUNT", "2000", 1)) return;
+  if (n <= 0 || setenv(SPINS, "2000", 1)) return;
   self[n] = 0;
   (void)execv(self, argv); // where that fails we go on as we are
 }
