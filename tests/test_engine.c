@@ -624,7 +624,7 @@ static int count_norms(const dj_graph *g, dj_dtype t) {
   return n;
 }
 
-/* Norms are made again, to the same bits; under bf16 from the copy that their gradient reads, and
+/* Norms are made again, in f32 to the same bits; under bf16 from the copy their gradient reads, and
  * round their results themselves. */
 static void test_norms_are_made_again(void **state) {
   (void)state;

@@ -8,13 +8,13 @@
  *   - large bf16 copies of variables: a pass over the weights is cheap beside the product they are
  *     for;
  *   - where the caller asks for it, large results whose operands the backward pass reads anyway: of
- *     norms over rows, which are a hundredth of the product that reads them; and of elementwise
- * ops, such as an activation, whose gradient needs its operand. A norm is made again from the bf16
- *     copy of its operand if that is what its gradient reads.
+ *     norms over rows, which cost little beside the product that reads them; and of elementwise
+ *     ops, such as an activation, whose gradient needs its operand. Under bf16 a norm is made again
+ *     from the rounded copy of its operand that its gradient reads.
  *
- * Random ops draw the same numbers again, so results do not change (but for rounding where what is
- * no longer kept is fused). The copies are created where they are needed, and the schedule goes by
- * order of creation.
+ * Random ops draw the same numbers again, so results do not change, but for rounding: of such a
+ * copy, and where what is no longer kept is fused. What is made again is created where it is
+ * needed, and the schedule goes by order of creation.
  */
 #include <stdlib.h>
 #include <string.h>
