@@ -7,6 +7,7 @@
  * are made beside it, of the rows that are added to, and rounded once.
  */
 #include "backend/cpu/isa/basic.h"
+#include "backend/cpu/isa/philox.h"
 #include "engine/attrs.h"
 #include "engine/ops/basic.h"
 
@@ -169,25 +170,34 @@ dj_status DJ__I(scatter_add_run)(const dj__call *c, void *self) {
 /* ---- dropout ---- */
 enum { DRAW = 256 }; /* random blocks of four numbers made at once */
 
-/* Whether elements 4 * block .. of DRAW blocks stay. */
-static void draw(uint32_t *keep, uint64_t seed, uint64_t step, const dj__dropout_attr *a,
-                 uint64_t block) {
-  uint64_t stream = a->stream;
-  uint32_t threshold = a->threshold;
-  DJ__SIMD for (uint64_t i = 0; i < DRAW; i++) {
-    dj__u32x4 r = dj__dropout_block(seed, step, stream, block + i);
-    keep[4 * i] = r.v[0] >= threshold;
-    keep[4 * i + 1] = r.v[1] >= threshold;
-    keep[4 * i + 2] = r.v[2] >= threshold;
-    keep[4 * i + 3] = r.v[3] >= threshold;
+typedef union words {
+  uint64_t pair[2 * DRAW];
+  uint32_t word[4 * DRAW];
+} words;
+
+/* Those of dj__dropout_block(seed, step, stream, block), and of the blocks that follow. */
+static void draw(words *w, uint64_t seed, uint64_t step, uint64_t stream, uint64_t block) {
+  uint64_t half[2][DRAW];
+  vq at = q_from(block);
+  for (int i = 0; i < DRAW; i += VW / 2) {
+    const vq c1 = q_all(stream << 40) ^ at;
+    const vq4 r = v_philox(seed, q_all(step), q_all(step >> 32), c1, c1 >> 32);
+    *(vu *)(half[0] + i) = q_pairs(r.v[0], r.v[1]);
+    *(vu *)(half[1] + i) = q_pairs(r.v[2], r.v[3]);
+    at += VW / 2;
+  }
+  DJ__SIMD for (int i = 0; i < DRAW; i++) {
+    w->pair[2 * i] = half[0][i];
+    w->pair[2 * i + 1] = half[1][i];
   }
 }
 
+/* Elements stay where their word is not below the threshold. */
 DJ__INLINE void drop(void *y, const dj_dtype yt, const void *x, const dj_dtype xt,
-                     const uint32_t *keep, float scale, int64_t n) {
+                     const uint32_t *word, uint32_t threshold, float scale, int64_t n) {
   DJ__SIMD for (int64_t i = 0; i < n; i++) {
     float v = ld(x, xt, i) * scale;
-    st(y, yt, i, keep[i] ? v : 0.0f);
+    st(y, yt, i, word[i] >= threshold ? v : 0.0f);
   }
 }
 
@@ -199,13 +209,14 @@ dj_status DJ__I(dropout_run)(const dj__call *c, void *self) {
   int nt = threads_for(c, 4 * n);
 #pragma omp parallel for schedule(static) num_threads(nt)
   for (int64_t b = 0; b < chunks; b++) {
-    uint32_t keep[4 * DRAW];
+    words w;
     int64_t from = b * 4 * DRAW, len = n - from < 4 * DRAW ? n - from : 4 * DRAW;
-    draw(keep, c->seed, c->step, a, (uint64_t)b * DRAW);
+    draw(&w, c->seed, c->step, a->stream, (uint64_t)b * DRAW);
     const void *x = at(c->in[0].data, c->in[0].dtype, from);
     void *y = at_w(c->out[0].data, c->out[0].dtype, from);
-    DJ__WITH_DTYPE(c->in[0].dtype, XT,
-                   DJ__WITH_DTYPE(c->out[0].dtype, YT, drop(y, YT, x, XT, keep, scale, len)));
+    DJ__WITH_DTYPE(
+        c->in[0].dtype, XT,
+        DJ__WITH_DTYPE(c->out[0].dtype, YT, drop(y, YT, x, XT, w.word, a->threshold, scale, len)));
   }
   return DJ_OK;
 }

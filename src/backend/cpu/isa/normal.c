@@ -12,10 +12,9 @@ enum { PIECE = 1 << 10 }; /* numbers: their random words fit in first-level cach
 static void draw(uint32_t *u, uint32_t *v, int64_t from, int64_t count, uint64_t key,
                  uint64_t stream) {
   const uint64_t block = (uint64_t)from / 2;
-  vq at = q_all(block);
-  for (int i = 0; i < VW / 2; i++) at[i] += (uint64_t)i;
+  vq at = q_from(block);
   for (int64_t i = 0; i < count; i += VW) {
-    const vq4 r = v_philox(key, at, q_all(block >> 32), stream);
+    const vq4 r = v_philox(key, at, q_all(block >> 32), q_all(stream), q_all(stream >> 32));
     *(vu *)(u + i) = q_pairs(r.v[0], r.v[2]);
     *(vu *)(v + i) = q_pairs(r.v[1], r.v[3]);
     at += VW / 2;

@@ -19,6 +19,12 @@ typedef struct vq4 {
 DJ__INLINE vq q_all(uint64_t u) {
   return u - (vq){0};
 }
+/* u, u + 1, .. */
+DJ__INLINE vq q_from(uint64_t u) {
+  vq x = q_all(u);
+  for (int i = 0; i < VW / 2; i++) x[i] += (uint64_t)i;
+  return x;
+}
 /* Products of lower halves. */
 DJ__INLINE vq q_mul(vq a, vq b) {
 #if defined DJ_ISA_avx512
@@ -36,10 +42,10 @@ DJ__INLINE vu q_pairs(vq a, vq b) {
   return (vu)((a & 0xffffffffu) | b << 32);
 }
 
-/* Counters c0, c0_high 2^32 apart, and c1. */
-DJ__INLINE vq4 v_philox(uint64_t key, vq c0, vq c0_high, uint64_t c1) {
+/* Counters c0 and c1; their upper halves are given apart. */
+DJ__INLINE vq4 v_philox(uint64_t key, vq c0, vq c0_high, vq c1, vq c1_high) {
   uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
-  vq x0 = c0, x1 = c0_high, x2 = q_all(c1), x3 = q_all(c1 >> 32);
+  vq x0 = c0, x1 = c0_high, x2 = c1, x3 = c1_high;
   for (int i = 0; i < 10; i++) {
     const vq p0 = q_mul(x0, q_all(0xD2511F53u)), p1 = q_mul(x2, q_all(0xCD9E8D57u));
     x0 = p1 >> 32 ^ x1 ^ q_all(k0);
