@@ -245,6 +245,70 @@ static void normal_numbers_are_those_of_the_stream(void **state) {
   }
 }
 
+/* ---- elementary functions ---- */
+static double sigmoid(double x) {
+  return 1 / (1 + exp(-x));
+}
+static double silu(double x) {
+  return x * sigmoid(x);
+}
+static double gelu(double x) {
+  return x * sigmoid(2 * sqrt(2 / acos(-1)) * (x + 0.044715 * x * x * x));
+}
+static double softplus(double x) {
+  return log1p(exp(x));
+}
+
+static const struct {
+  dj__op op;
+  double (*exact)(double x);
+  double lo, hi, ulp; // arguments from lo to hi, errors up to so many units in the last place
+  double least;       // smaller results are as wrong as this may be
+} functions[] = {
+    {DJ__OP_exp, exp, -87, 88, 1.1, 0},         {DJ__OP_log, log, 1e-37, 1e38, 1, 0},
+    {DJ__OP_tanh, tanh, -20, 20, 4, 0},         {DJ__OP_sigmoid, sigmoid, -80, 80, 4, 0},
+    {DJ__OP_softplus, softplus, -80, 80, 4, 0}, {DJ__OP_silu, silu, -80, 80, 4, 0},
+    {DJ__OP_gelu, gelu, -8, 20, 5, 0.1},        {DJ__OP_sin, sin, -1e7, 1e7, 2, 0.01},
+    {DJ__OP_cos, cos, -1e7, 1e7, 2, 0.01},
+};
+
+/* Of a result, in units of the last place of what it should be. */
+static double error_of(float y, double exact, double least) {
+  int exponent;
+  (void)frexp(fmax(fabs(exact), least), &exponent);
+  return fabs((double)y - exact) / ldexp(1, exponent - 24);
+}
+
+static void check_function(size_t f, const char *isa) {
+  enum { N = 200000 };
+  dj_tensor x = new_tensor(DJ_F32, DJ_SHAPE(N)), y = new_tensor(DJ_F32, DJ_SHAPE(N));
+  dj__ewise_attr a = {0, 0};
+  dj__call c = {.op = functions[f].op, .n_in = 1, .n_out = 1, .in = &x, .out = &y, .attr = &a};
+  const double lo = functions[f].lo, hi = functions[f].hi;
+  dj__rng r = {.key = f};
+  for (int i = 0; i < N; i++) { // half of them evenly, half by size
+    const float even = dj__rng_uniform(&r, 0, 1), size = dj__rng_uniform(&r, -30, 0);
+    const double end = i % 4 < 2 ? hi : lo, v = i % 2 ? lo + even * (hi - lo) : end * exp2(size);
+    ((float *)x.data)[i] = (float)(v < lo ? lo : v);
+  }
+  if (run_on(&c, isa, 2, DJ_OK))
+    for (int i = 0; i < N; i++) {
+      const float at = ((float *)x.data)[i], got = ((float *)y.data)[i];
+      const double error = error_of(got, functions[f].exact((double)at), functions[f].least);
+      if (!(error <= functions[f].ulp))
+        fail_msg("%s, %s: %.9g -> %.9g, %g units off", dj__op_get(c.op)->name, isa, (double)at,
+                 (double)got, error);
+    }
+  free(x.data);
+  free(y.data);
+}
+
+static void elementary_functions(void **state) {
+  (void)state;
+  for (size_t f = 0; f < sizeof functions / sizeof *functions; f++)
+    for (int i = 0; i < N_SETS; i++) check_function(f, instruction_sets[i]);
+}
+
 /* ---- errors ---- */
 static void a_bad_index_writes_nothing(void **state) {
   (void)state;
@@ -274,6 +338,7 @@ int main(void) {
       cmocka_unit_test(maxima_of_ties_and_nan),
       cmocka_unit_test(long_sums_are_exact_to_a_millionth),
       cmocka_unit_test(normal_numbers_are_those_of_the_stream),
+      cmocka_unit_test(elementary_functions),
       cmocka_unit_test(a_bad_index_writes_nothing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
