@@ -2,10 +2,12 @@
 #ifndef DOJO_TESTS_PROGRAM_FIXTURE_H
 #define DOJO_TESTS_PROGRAM_FIXTURE_H
 
+#include <math.h>
 #include <string.h>
 
 #include "base/rng.h"
 #include "dojo/graph.h"
+#include "ok_fixture.h"
 
 /* Nodes of this op. */
 static inline int count(const dj_program *p, const char *op) {
@@ -24,6 +26,24 @@ static inline void fill_noise(dj_program *p, uint64_t key) {
   dj__rng r = {.key = key};
   for (int64_t i = 0; i < dj_shape_count(&x->shape); i++)
     ((float *)x->data)[i] = dj__rng_normal(&r);
+}
+
+/* Largest difference of all variables, relative to the largest magnitude in each. */
+static inline double variables_apart(dj_vars *a, dj_vars *b, bool params_only) {
+  double worst = 0;
+  assert_int_equal(dj_vars_count(a), dj_vars_count(b));
+  for (int i = 0; i < dj_vars_count(a); i++) {
+    const dj_var *var = dj_vars_get(a, i);
+    if (params_only && var->kind != DJ_VAR_PARAM) continue;
+    const float *x = var->tensor.data, *y = dj_vars_find(b, var->name)->tensor.data;
+    double most = 1e-30, difference = 0;
+    for (int64_t k = 0, n = dj_shape_count(&var->tensor.shape); k < n; k++) {
+      most = fmax(most, fabs((double)x[k]));
+      difference = fmax(difference, fabs((double)x[k] - (double)y[k]));
+    }
+    worst = fmax(worst, difference / most);
+  }
+  return worst;
 }
 
 #endif

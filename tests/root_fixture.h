@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "dojo/status.h"
+#include "ok_fixture.h"
 
 static char root[] = "/tmp/dojo-test-XXXXXX";
 
@@ -25,11 +25,5 @@ static inline int remove_root(void **state) {
   (void)state;
   return nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
-
-#define OK(expr)                                                                                   \
-  do {                                                                                             \
-    dj_status ok_ = (expr);                                                                        \
-    if (ok_) fail_msg("%s: %s", #expr, dj_error_message());                                        \
-  } while (0)
 
 #endif

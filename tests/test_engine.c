@@ -16,12 +16,6 @@
 #include "op_fixture.h"
 #include "program_fixture.h"
 
-#define OK(expr)                                                                                   \
-  do {                                                                                             \
-    dj_status ok_ = (expr);                                                                        \
-    if (ok_) fail_msg("%s: %s", #expr, dj_error_message());                                        \
-  } while (0)
-
 static void assert_message(const char *part) {
   if (!strstr(dj_error_message(), part))
     fail_msg("message '%s' lacks '%s'", dj_error_message(), part);
@@ -229,24 +223,6 @@ static trace trained_with(const dj_optimizer *optimizer, const dj_compile_option
 }
 static trace trained(const dj_compile_options *o, int steps) {
   return trained_with(&adamw, o, steps);
-}
-
-/* Largest difference of all variables, relative to the largest magnitude in each. */
-static double distance(const trace *a, const trace *b, bool params_only) {
-  double worst = 0;
-  assert_int_equal(dj_vars_count(a->vars), dj_vars_count(b->vars));
-  for (int i = 0; i < dj_vars_count(a->vars); i++) {
-    if (params_only && dj_vars_get(a->vars, i)->kind != DJ_VAR_PARAM) continue;
-    const dj_tensor *x = &dj_vars_get(a->vars, i)->tensor;
-    const dj_tensor *y = &dj_vars_find(b->vars, dj_vars_get(a->vars, i)->name)->tensor;
-    double most = 1e-30, diff = 0;
-    for (int64_t k = 0, n = dj_shape_count(&x->shape); k < n; k++) {
-      most = fmax(most, fabs(fixture_get(x, k)));
-      diff = fmax(diff, fabs(fixture_get(x, k) - fixture_get(y, k)));
-    }
-    worst = fmax(worst, diff / most);
-  }
-  return worst;
 }
 
 /* ---- errors while building ---- */
@@ -749,7 +725,7 @@ static void test_passes_change_nothing(void **state) {
       o.passes_off = off[i];
       trace without = trained_with(&sgd, &o, 3);
       bool rounds = (off[i] & DJ_PASS_FUSION) != 0; // fewer roundings in between
-      double d = distance(&on, &without, rounds);
+      double d = variables_apart(on.vars, without.vars, rounds);
       if (rounds ? d > 2e-4 : d != 0)
         fail_msg("%s, passes off 0x%x: variables differ by %g", backends[b], off[i], d);
       if (off[i] == DJ_PASS_MEMORY) {
@@ -770,7 +746,7 @@ static void test_same_bits_every_time(void **state) {
     for (int threads = 1; threads <= 2; threads++) {
       dj_compile_options o = {.threads = threads, .precision = (dj_precision)precision, .seed = 9};
       trace a = trained(&o, 6), b = trained(&o, 6);
-      assert_true(distance(&a, &b, false) == 0);
+      assert_true(variables_apart(a.vars, b.vars, false) == 0);
       dj_vars_destroy(a.vars);
       dj_vars_destroy(b.vars);
     }

@@ -21,8 +21,6 @@
 
 enum { BATCH = 3, SIDE = 10, CHANNELS = 20, STEPS = 3 };
 
-#define OK(call) assert_int_equal(call, DJ_OK)
-
 static dj_val conv_norm(dj_graph *g, const char *name, dj_val x, int kernel, int stride) {
   int64_t in = dj_val_shape(g, x).dim[3];
   dj_graph_push(g, "%s", name);

@@ -17,8 +17,6 @@
 
 enum { BATCH = 3, SIDE = 22, CHANNELS = 20, ROWS = 5 };
 
-#define OK(call) assert_int_equal(call, DJ_OK)
-
 static const char *const biases[] = {"bias1", "bias2"};
 
 static dj_val conv_relu(dj_graph *g, const char *weight, const char *bias, dj_val x) {

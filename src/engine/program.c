@@ -60,11 +60,11 @@ static int available_threads(void) {
 }
 
 /* ---- compiling ---- */
-static dj_status rewrite(dj_graph **g, dj_status (*pass)(const dj_graph *, dj_graph **)) {
-  dj_graph *next;
-  DJ_TRY(pass(*g, &next));
+/* What a pass made of *g takes its place. */
+static dj_status take(dj_status s, dj_graph *const *next, dj_graph **g) {
+  if (s) return s;
   dj_graph_destroy(*g);
-  *g = next;
+  *g = *next;
   return DJ_OK;
 }
 
@@ -79,36 +79,19 @@ static dj_status copy_graph(const dj_graph *g, dj_graph **out) {
   return dj__rewrite_end(&r, out);
 }
 
-static dj_status again_segments(const dj_graph *g, dj_graph **out) {
-  return dj__pass_recompute(g, DJ__AGAIN_SEGMENTS, out);
-}
-static dj_status again_norms(const dj_graph *g, dj_graph **out) {
-  return dj__pass_recompute(g, DJ__AGAIN_NORMS, out);
-}
-static dj_status again_elementwise(const dj_graph *g, dj_graph **out) {
-  return dj__pass_recompute(g, DJ__AGAIN_ELEMENTWISE, out);
-}
-
-static dj_status round_convolutions(const dj_graph *g, dj_graph **out) {
-  return dj__pass_round(g, true, out);
-}
-static dj_status round_products(const dj_graph *g, dj_graph **out) {
-  return dj__pass_round(g, false, out);
-}
-
 static dj_status run_passes(const dj_graph *g, const dj_compile_options *o, dj__again what,
                             dj_graph **out) {
-  static dj_status (*const again[])(const dj_graph *, dj_graph **) = {again_segments, again_norms,
-                                                                      again_elementwise};
   DJ_TRY(copy_graph(g, out));
   uint32_t off = o->passes_off;
   dj_status s = DJ_OK;
-  if (!(off & DJ_PASS_SIMPLIFY)) s = rewrite(out, dj__pass_simplify);
-  if (!s && o->precision == DJ_PRECISION_BF16) s = rewrite(out, dj__pass_precision);
+  dj_graph *next;
+  if (!(off & DJ_PASS_SIMPLIFY)) s = take(dj__pass_simplify(*out, &next), &next, out);
+  if (!s && o->precision == DJ_PRECISION_BF16)
+    s = take(dj__pass_precision(*out, &next), &next, out);
   if (!s && !(off & DJ_PASS_ROUND) && !(o->frozen && off & DJ_PASS_PACK))
-    s = rewrite(out, o->frozen ? round_convolutions : round_products);
-  if (!s && !(off & DJ_PASS_RECOMPUTE)) s = rewrite(out, again[what]);
-  if (!s && !(off & DJ_PASS_FUSION)) s = rewrite(out, dj__pass_fusion);
+    s = take(dj__pass_round(*out, o->frozen, &next), &next, out);
+  if (!s && !(off & DJ_PASS_RECOMPUTE)) s = take(dj__pass_recompute(*out, what, &next), &next, out);
+  if (!s && !(off & DJ_PASS_FUSION)) s = take(dj__pass_fusion(*out, &next), &next, out);
   if (s) {
     dj_graph_destroy(*out);
     *out = NULL;
